@@ -1,0 +1,176 @@
+"""Base-2 exponential histograms of nanoseconds, in integers only.
+
+The native probe and this module share one bucket table, so both put every value into the same bucket. The table is
+OpenTelemetry's exponential histogram at a fixed scale: bucket `i` holds values in `(base**i, base**(i+1)]` seconds with
+`base = 2 ** (2 ** -SCALE)` (specification, metrics data model, "Exponential Histogram").
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+SCALE = 3
+"""Eight buckets an octave: a quantile read from one is at most 4.4 % off (half of `2 ** (1 / 8) - 1`, rounded up)."""
+
+BUCKETS_PER_OCTAVE = 1 << SCALE
+LOWEST_EXPONENT = -30
+"""The lowest bound is 2**-30 s = 0.93 ns, so only a reading of exactly 0 ns counts as zero."""
+
+HIGHEST_EXPONENT = 16
+"""The highest bound is 2**16 s = 18.2 h; what lasts longer counts in the last bucket."""
+
+BUCKET_COUNT = (HIGHEST_EXPONENT - LOWEST_EXPONENT) * BUCKETS_PER_OCTAVE
+LOWEST_INDEX = LOWEST_EXPONENT * BUCKETS_PER_OCTAVE
+EXEMPLARS_PER_HISTOGRAM = 4
+"""Each bucket keeps its slowest value, the first this many buckets that are hit between two readings."""
+
+# 2 ** (k / 8), written out so that C and Python start from the same doubles.
+_MANTISSAS = (
+    1.0,
+    1.0905077326652577,
+    1.189207115002721,
+    1.2968395546510096,
+    1.4142135623730951,
+    1.5422108254079407,
+    1.681792830507429,
+    1.8340080864093424,
+)
+
+
+def upper_bound_s(position: int) -> float:
+    """Return the inclusive upper bound, in seconds, of the bucket at a position of the table.
+
+    Args:
+        position: 0 to `BUCKET_COUNT - 1`; the OpenTelemetry index is `LOWEST_INDEX + position`.
+    """
+    octave, step = divmod(LOWEST_INDEX + position + 1, BUCKETS_PER_OCTAVE)
+    return math.ldexp(_MANTISSAS[step], octave)
+
+
+# A reading is a whole number of ns, so `ns * 1e-9 <= bound` and `ns <= floor(bound * 1e9)` say the same.
+_UPPER_BOUNDS_NS = tuple(math.floor(upper_bound_s(position) * 1e9) for position in range(BUCKET_COUNT))
+
+
+def bucket_position(ns: int) -> int:
+    """Return the table position of a duration of at least 1 ns; longer than the table reaches counts in the last."""
+    return min(bisect_left(_UPPER_BOUNDS_NS, ns), BUCKET_COUNT - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeExemplar:
+    """The slowest value of one bucket since the last reading, with what was current where the work was created.
+
+    Attributes:
+        position: The bucket's position in the table.
+        value_ns: The value, ns.
+        at_unix_ns: Wall-clock time of the observation, ns since the epoch.
+        origin: The value that the probe's origin variable had; opaque here, an OpenTelemetry context to `signals/`.
+    """
+
+    position: int
+    value_ns: int
+    at_unix_ns: int
+    origin: object
+
+
+@dataclass(frozen=True, slots=True)
+class HistogramState:
+    """A frozen reading of a histogram; counts only grow from one reading to the next.
+
+    Attributes:
+        count: Values observed, zeros included.
+        sum_ns: Their sum, ns.
+        min_ns: The smallest value ever, ns; 0 when empty.
+        max_ns: The largest value ever, ns; 0 when empty.
+        zero_count: Values of exactly 0 ns.
+        first_position: Table position of `bucket_counts[0]`.
+        bucket_counts: Values per bucket, from the first to the last bucket in use; empty when none is.
+        exemplars: Drained: each was in no earlier reading.
+    """
+
+    count: int = 0
+    sum_ns: int = 0
+    min_ns: int = 0
+    max_ns: int = 0
+    zero_count: int = 0
+    first_position: int = 0
+    bucket_counts: tuple[int, ...] = ()
+    exemplars: tuple[ProbeExemplar, ...] = ()
+
+    def quantile_s(self, q: float) -> float:
+        """Estimate a quantile, in seconds: the geometric middle of its bucket, within the observed extremes.
+
+        Args:
+            q: 0.0 to 1.0.
+
+        Returns:
+            Seconds, at most 4.4 % off; `nan` when nothing was observed.
+        """
+        if not self.count:
+            return math.nan
+        rank = q * (self.count - 1)
+        seen = self.zero_count
+        if rank < seen:
+            return 0.0
+        for offset, bucket_count in enumerate(self.bucket_counts):
+            seen += bucket_count
+            if rank < seen:
+                upper = upper_bound_s(self.first_position + offset)
+                middle = upper / math.sqrt(_MANTISSAS[1])
+                return min(max(middle, self.min_ns * 1e-9), self.max_ns * 1e-9)
+        return self.max_ns * 1e-9
+
+
+@dataclass(slots=True)
+class Histogram:
+    """The pure twin of the native histogram; one writer at a time, guarded by the GIL or by its owner's lock."""
+
+    count: int = 0
+    sum_ns: int = 0
+    min_ns: int = 0
+    max_ns: int = 0
+    zero_count: int = 0
+    _buckets: list[int] = field(default_factory=lambda: [0] * BUCKET_COUNT)
+    _exemplars: dict[int, ProbeExemplar] = field(default_factory=dict)
+
+    def observe(self, ns: int, origin: object = None, at_unix_ns: int = 0) -> None:
+        """Count one value; with an origin, keep it as exemplar if it is the slowest of its bucket so far."""
+        if not self.count or ns < self.min_ns:
+            self.min_ns = ns
+        if ns > self.max_ns:
+            self.max_ns = ns
+        self.count += 1
+        self.sum_ns += ns
+        if ns <= 0:
+            self.zero_count += 1
+            return
+        position = bucket_position(ns)
+        self._buckets[position] += 1
+        if origin is None:
+            return
+        held = self._exemplars.get(position)
+        if ns > held.value_ns if held else len(self._exemplars) < EXEMPLARS_PER_HISTOGRAM:
+            self._exemplars[position] = ProbeExemplar(position, ns, at_unix_ns, origin)
+
+    def read(self) -> HistogramState:
+        """Return the state, and drain the exemplars into it."""
+        exemplars, self._exemplars = self._exemplars, {}
+        first = next(_used(self._buckets), 0)
+        last = next((BUCKET_COUNT - 1 - back for back in _used(self._buckets[::-1])), -1)
+        return HistogramState(
+            self.count,
+            self.sum_ns,
+            self.min_ns,
+            self.max_ns,
+            self.zero_count,
+            first,
+            tuple(self._buckets[first : last + 1]),
+            tuple(exemplars.values()),
+        )
+
+
+def _used(buckets: list[int]) -> Iterator[int]:
+    return (position for position, count in enumerate(buckets) if count)

@@ -1,0 +1,25 @@
+"""The one thing pyproject.toml cannot say: a C extension that may fail to build.
+
+Without a compiler, on PyPy and on free-threaded builds the pure twin serves (`otel_concurrency/probes/pure.py`).
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sysconfig
+
+from setuptools import Extension, setup
+
+native_can_serve = (
+    platform.python_implementation() == "CPython"
+    and not sysconfig.get_config_var("Py_GIL_DISABLED")
+    and os.environ.get("OTEL_CONCURRENCY_BUILD_NATIVE", "true").lower() != "false"
+)
+extension = Extension(
+    "otel_concurrency.probes._native",
+    sources=["otel_concurrency/probes/_native.c"],
+    optional=True,
+    extra_compile_args=[] if os.name == "nt" else ["-O2", "-std=c11", "-Wall", "-Wextra", "-Wno-unused-parameter"],
+)
+setup(ext_modules=[extension] if native_can_serve else [])
