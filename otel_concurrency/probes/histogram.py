@@ -25,7 +25,7 @@ HIGHEST_EXPONENT = 16
 BUCKET_COUNT = (HIGHEST_EXPONENT - LOWEST_EXPONENT) * BUCKETS_PER_OCTAVE
 LOWEST_INDEX = LOWEST_EXPONENT * BUCKETS_PER_OCTAVE
 EXEMPLARS_PER_HISTOGRAM = 4
-"""Each bucket keeps its slowest value, the first this many buckets that are hit between two readings."""
+"""Between two readings, the slowest value of each of the slowest this many buckets."""
 
 # 2 ** (k / 8), written out so that C and Python start from the same doubles.
 _MANTISSAS = (
@@ -137,7 +137,7 @@ class Histogram:
     _exemplars: dict[int, ProbeExemplar] = field(default_factory=dict)
 
     def observe(self, ns: int, origin: object = None, at_unix_ns: int = 0) -> None:
-        """Count one value; with an origin, keep it as exemplar if it is the slowest of its bucket so far."""
+        """Count one value; with an origin, keep it as exemplar if it is the slowest of a slow bucket."""
         if not self.count or ns < self.min_ns:
             self.min_ns = ns
         if ns > self.max_ns:
@@ -152,8 +152,14 @@ class Histogram:
         if origin is None:
             return
         held = self._exemplars.get(position)
-        if ns > held.value_ns if held else len(self._exemplars) < EXEMPLARS_PER_HISTOGRAM:
-            self._exemplars[position] = ProbeExemplar(position, ns, at_unix_ns, origin)
+        if held is not None and ns <= held.value_ns:
+            return
+        if held is None and len(self._exemplars) == EXEMPLARS_PER_HISTOGRAM:
+            fastest = min(self._exemplars)
+            if position < fastest:
+                return
+            del self._exemplars[fastest]
+        self._exemplars[position] = ProbeExemplar(position, ns, at_unix_ns, origin)
 
     def read(self) -> HistogramState:
         """Return the state, and drain the exemplars into it."""

@@ -31,7 +31,6 @@ class TaskRow:
         failed_durations: Creation to end of the failed ones.
         start_delays: Creation to first step.
         step_durations: Each step.
-        oldest_age_ns: Age of the oldest live task, ns; 0 without one.
     """
 
     function: str
@@ -49,7 +48,6 @@ class TaskRow:
     failed_durations: HistogramState
     start_delays: HistogramState
     step_durations: HistogramState
-    oldest_age_ns: int
 
 
 @dataclass(frozen=True, slots=True)
