@@ -1,0 +1,1 @@
+"""What watching costs: `python -m benchmarks` or `make bench`; see `docs/benchmarks.md`."""
