@@ -1,0 +1,66 @@
+"""Runs one program of the shop: `python examples/shop storefront`, `… warehouse`, or `… traffic`.
+
+A service prints one line when it takes connections (`storefront listening on http://127.0.0.1:8000`), ends in
+order on SIGTERM and SIGINT, and uses uvloop where it is installed. With `--port 0` it takes a free port.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib
+import json
+import logging
+import signal
+import socket
+import sys
+
+import uvicorn
+
+
+def main() -> None:
+    """Read the command line and run the program it names."""
+    parser = argparse.ArgumentParser(prog="python examples/shop", description=__doc__.splitlines()[0])
+    programs = parser.add_subparsers(dest="program", required=True)
+    storefront = programs.add_parser("storefront", help="takes orders")
+    storefront.add_argument("--port", type=int, default=8000)
+    storefront.add_argument("--warehouse", default="http://127.0.0.1:8001", help="URL of the warehouse")
+    warehouse = programs.add_parser("warehouse", help="puts items aside")
+    warehouse.add_argument("--port", type=int, default=8001)
+    traffic = programs.add_parser("traffic", help="sends requests and prints what it did as JSON")
+    traffic.add_argument("--url", default="http://127.0.0.1:8000", help="URL of the storefront")
+    traffic.add_argument("--requests", type=int, default=60)
+    traffic.add_argument("--concurrency", type=int, default=4)
+    options = parser.parse_args()
+
+    if options.program == "traffic":
+        from traffic import drive  # nobody else needs it
+
+        done = asyncio.run(drive(options.url, requests=options.requests, concurrency=options.concurrency))
+        print(json.dumps(done.as_dict(), indent=2))
+        return
+    # By name, not as __main__: so its coroutines are called `storefront.place_order` wherever they are seen.
+    app = importlib.import_module(options.program).app
+    if options.program == "storefront":
+        app.state.warehouse_url = options.warehouse
+    serve(app, options.program, options.port)
+
+
+def serve(app: object, name: str, port: int) -> None:
+    """Serve an application on loopback until a signal says to stop."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    # uvicorn raises the signal again when it has shut down; the default action of SIGTERM would end the
+    # process there, and what is registered with atexit, such as the last export of telemetry, would not run.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    with socket.create_server(("127.0.0.1", port)) as listener:
+        print(f"{name} listening on http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
+        config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=5)
+        try:
+            uvicorn.Server(config).run(sockets=[listener])
+        except KeyboardInterrupt:
+            pass
+
+
+if __name__ == "__main__":
+    main()
