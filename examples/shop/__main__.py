@@ -1,7 +1,8 @@
 """Runs one program of the shop: `python examples/shop storefront`, `… warehouse`, or `… traffic`.
 
-A service prints one line when it takes connections (`storefront listening on http://127.0.0.1:8000`), ends in
-order on SIGTERM and SIGINT, and uses uvloop where it is installed. With `--port 0` it takes a free port.
+A service prints one line when it takes connections (`storefront listening on http://127.0.0.1:8000`),
+ends in order on SIGTERM and SIGINT, and uses uvloop where it is installed. With `--port 0` it takes a
+free port.
 """
 
 from __future__ import annotations

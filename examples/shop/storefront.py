@@ -1,20 +1,23 @@
-"""The storefront: takes orders, asks the warehouse for the goods, charges, sends the receipt in the background.
+"""The storefront: takes orders, asks the warehouse for the goods, charges; the receipt goes out later.
+background.
 
 What the console shows of it (service `shop`):
 
-- A `POST /checkout` is one trace through both services: the storefront's request, under it one client span and
-  one warehouse request per item, and every log line under the span that wrote it.
-- The slow ones are slow because of one item: only its `reserve_item` waits, and the warehouse's span says why.
-- `award_points` fails for every guest, in the background, while the customer gets a 200: the task table counts it.
+- A `POST /checkout` is one trace through both services: the storefront's request, under it one client
+  span and one warehouse request per item, and every log line under the span that wrote it.
+- The slow ones are slow because of one item: only its `reserve_item` waits, and the warehouse's span says
+  why.
+- `award_points` fails for every guest, in the background, while the customer gets a 200: the task table
+  counts it.
 - `refresh_prices` is always live: one long task among thousands of short ones.
 
 How many tasks the traffic makes, exactly:
 
-- `POST /checkout` with N items = 1 `place_order`, N `reserve_item`, 1 `quote_shipping`, 1 `charge`,
-  1 `score_risk`, 1 `send_receipt`, 1 `award_points` (failed, if the customer is a guest: id 1000 and up), and
-  N requests to the warehouse.
-- `POST /checkout` with one item sold out (answer 409) = 1 `place_order` (failed), N `reserve_item`
-  (1 failed), 1 `quote_shipping`, and N requests to the warehouse.
+- `POST /checkout` with N items = 1 `place_order`, N `reserve_item`, 1 `quote_shipping`, 1 `charge`, 1
+  `score_risk`, 1 `send_receipt`, 1 `award_points` (failed, if the customer is a guest: id 1000 and up),
+  and N requests to the warehouse.
+- `POST /checkout` with one item sold out (answer 409) = 1 `place_order` (failed), N `reserve_item` (1
+  failed), 1 `quote_shipping`, and N requests to the warehouse.
 - `GET /catalog` = 1 `fetch_stock`, 1 `fetch_prices`, and 1 request to the warehouse.
 - A running process = 1 `refresh_prices`, cancelled at its end.
 """
@@ -98,8 +101,9 @@ async def place_order(session: aiohttp.ClientSession, order: Order) -> dict[str,
     """Reserve all the items at once, then charge for them."""
     number = next(order_numbers)
     log.info("order %d: %d items for customer %d", number, len(order.items), order.customer)
-    shipping, *_ = await asyncio.gather(
-        quote_shipping(order.country), *(reserve_item(session, item) for item in order.items)
+    shipping, _ = await asyncio.gather(
+        quote_shipping(order.country),
+        asyncio.gather(*(reserve_item(session, item) for item in order.items)),
     )
     total = shipping + sum(PRICES[item] for item in order.items)
     await asyncio.gather(charge(order.customer, total), score_risk(order.customer))

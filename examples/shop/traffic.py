@@ -1,7 +1,8 @@
-"""The customers: a bounded number of requests; their count alone decides which, and so which tasks they make.
+"""The customers: a bounded number of requests; their count alone decides which, and so which tasks they
+make.
 
-Of every ten requests two look at the catalog and eight check out three items: five plainly, one as a guest, one
-with the item from the top shelf (slow), one with the item that is sold out (refused).
+Of every ten requests two look at the catalog and eight check out three items: five plainly, one as a
+guest, one with the item from the top shelf (slow), one with the item that is sold out (refused).
 """
 
 from __future__ import annotations

@@ -2,9 +2,11 @@
 
 What the console shows of it (service `warehouse`):
 
-- A `POST /reserve/{item}` takes some 6 ms, but 300 ms for item 13: it lies on the top shelf, and there is one
-  ladder. The tail of `fetch_from_shelf`'s duration is that ladder; its busy time stays near zero: it only waits.
-- Item 99 is sold out: a 409, a warning in the log, and an error on the storefront's side of the same trace.
+- A `POST /reserve/{item}` takes some 6 ms, but 300 ms for item 13: it lies on the top shelf, and there is
+  one ladder. The tail of `fetch_from_shelf`'s duration is that ladder; its busy time stays near zero: it
+  only waits.
+- Item 99 is sold out: a 409, a warning in the log, and an error on the storefront's side of the same
+  trace.
 
 How many tasks the traffic makes, exactly:
 
