@@ -1,0 +1,1 @@
+"""What `scripts/pythons` is made of: a Debian root (`root.py`) and how it is filled (`suite.py`)."""
