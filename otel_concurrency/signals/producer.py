@@ -51,12 +51,10 @@ class MetricProducer:
     def __init__(
         self, *, clock: Callable[[], int] = time.time_ns, explicit_histograms: bool | None = None
     ) -> None:
-        if explicit_histograms is None:
-            asked = os.environ.get(OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION, "")
-            explicit_histograms = asked.strip().lower() == _EXPLICIT
         self.overhead = Overhead(clock=clock)
         self._clock = clock
-        self._explicit_histograms = explicit_histograms
+        self._wants_explicit_histograms = explicit_histograms
+        self._explicit_histograms = False
         self._attachment: sdk_metrics.Attachment | None = None
         self._serials = count()
         self._sources: dict[int, Source] = {}
@@ -95,6 +93,12 @@ class MetricProducer:
         if self._attachment and self._attachment.provider is meter_provider:
             return True
         self.detach()
+        asked = os.environ.get(OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION, "")
+        self._explicit_histograms = (
+            asked.strip().lower() == _EXPLICIT
+            if self._wants_explicit_histograms is None
+            else self._wants_explicit_histograms
+        )
         try:
             self._attachment = sdk_metrics.Attachment(meter_provider, self._extend)
             for reader in self._attachment.readers():
@@ -214,3 +218,12 @@ def _begin_in_child() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_begin_in_child)
+
+
+_default = MetricProducer()
+_default.register(_default.overhead)
+
+
+def default_producer() -> MetricProducer:
+    """Return the one that the distro attaches, and that the instrumentors give their sources to."""
+    return _default
