@@ -1,5 +1,4 @@
 """The storefront: takes orders, asks the warehouse for the goods, charges; the receipt goes out later.
-background.
 
 What the console shows of it (service `shop`):
 
