@@ -1,0 +1,116 @@
+"""What became of the tests on two sides, and whether that is the same.
+
+A module's outcomes are a plain mapping, test id to outcome. A test that differs once is not yet a
+difference: asyncio's tests watch the clock, and two of them run at a time. Its module is run again, alone,
+and only what differs there too counts; what does not is flaky, and told.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+Outcomes = Mapping[str, str]
+ABSENT = "absent"  # the other side ran it, this one did not
+UNFINISHED = "<unfinished>"  # stands for the tests that a crash or a hang has kept from running
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleRun:
+    """One run of one module on one side.
+
+    Attributes:
+        outcomes: Test id to outcome; a crash or a hang is the outcome of a test named after the module.
+        details: Test id to traceback or skip reason.
+        seconds: How long it took.
+    """
+
+    outcomes: Outcomes
+    details: Mapping[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def count(self, *outcomes: str) -> int:
+        """Count the tests with one of these outcomes."""
+        return sum(1 for outcome in self.outcomes.values() if outcome in outcomes)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A test that does not come out the same on both sides.
+
+    Attributes:
+        test: Its id.
+        bare: Every outcome seen bare, in the order of the runs.
+        other: Every outcome seen on the other side.
+        is_flaky: Run alone, both sides came out the same.
+        detail: The other side's last traceback or reason, else the bare side's.
+    """
+
+    test: str
+    bare: tuple[str, ...]
+    other: tuple[str, ...]
+    is_flaky: bool
+    detail: str
+
+
+def read_run(module: str, path: Path, exit_code: int | None, seconds: float) -> ModuleRun:
+    """Read the lines that child.py wrote; `exit_code` None means that its time ran out."""
+    outcomes: dict[str, str] = {}
+    details: dict[str, str] = {}
+    running, is_finished = "", False
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    for line in lines:
+        try:
+            record = json.loads(line)
+        except ValueError:
+            break  # torn by a crash
+        if "started" in record:
+            running = record["started"]
+        elif "test" in record:
+            outcomes[record["test"]] = record["outcome"]
+            details[record["test"]] = record["detail"]
+        else:
+            is_finished = True
+    if not is_finished:
+        how = "timeout" if exit_code is None else f"crash (exit code {exit_code})"
+        outcomes[f"{module}.{UNFINISHED}"] = how
+        details[f"{module}.{UNFINISHED}"] = f"{how} in or after {running or 'loading'}"
+    return ModuleRun(outcomes, details, seconds)
+
+
+def differing_tests(bare: Outcomes, other: Outcomes) -> list[str]:
+    """Return the ids whose outcome is not the same, in a stable order."""
+    return sorted(test for test in bare.keys() | other.keys() if bare.get(test) != other.get(test))
+
+
+def judge(bare: Sequence[ModuleRun], other: Sequence[ModuleRun]) -> list[Difference]:
+    """Hold all runs of a module against each other; the first of each ran in company, the rest alone.
+
+    A test differs if an outcome that it had alone on one side was never seen on the other side at all. One
+    that differed only in company, or fails now and then on both sides, is flaky.
+
+    Returns:
+        Every test that differed in any run, flaky ones included.
+    """
+    suspects: set[str] = set()
+    for one, two in zip(bare, other, strict=False):
+        suspects.update(differing_tests(one.outcomes, two.outcomes))
+    found: list[Difference] = []
+    for test in sorted(suspects):
+        bare_seen, other_seen = _seen(test, bare), _seen(test, other)
+        bare_alone, other_alone = set(bare_seen[1:] or bare_seen), set(other_seen[1:] or other_seen)
+        is_flaky = other_alone <= set(bare_seen) and bare_alone <= set(other_seen)
+        found.append(Difference(test, bare_seen, other_seen, is_flaky, _detail(test, (*bare, *other))))
+    return found
+
+
+def _seen(test: str, runs: Iterable[ModuleRun]) -> tuple[str, ...]:
+    return tuple(run.outcomes.get(test, ABSENT) for run in runs)
+
+
+def _detail(test: str, runs: Sequence[ModuleRun]) -> str:
+    """Return the last thing said about a test that did not pass."""
+    said = (run.details.get(test, "") for run in reversed(runs) if run.outcomes.get(test) != "pass")
+    return next((detail for detail in said if detail), "")

@@ -1,0 +1,161 @@
+"""What is held against each other: bare Python, ours native, ours pure, upstream's instrumentor.
+
+A side is a command prefix and a set of variables; `Side.check` runs a small program on it and refuses a
+side that is not what it claims to be, because two bare runs would agree about everything.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+SANITY_TASKS = 7  # as many as sanity.py creates
+SANITY_TIMEOUT_S = 120
+SIDES = ("bare", "native", "pure", "upstream")
+# Upstream's instrumentors that ours neither needs nor replaces yet: what they do is not ours to answer for.
+NOT_OURS = "threading,exceptions"
+COLLECTION_INTERVAL_MS = 250
+
+_METADATA = "Metadata-Version: 2.1\nName: otel-concurrency-conformance-sink\nVersion: 1\n"
+_ENTRY_POINTS = "[opentelemetry_metrics_exporter]\nconformance_sink = conformance_sink:SinkExporter\n"
+
+
+class SideError(Exception):
+    """A side is not what it claims to be; says what was found."""
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One way to run a test module.
+
+    Attributes:
+        name: One of `SIDES`.
+        python: The interpreter under test.
+        prefix: What stands before the interpreter on the command line.
+        variables: Environment variables of this side alone.
+    """
+
+    name: str
+    python: str
+    prefix: tuple[str, ...]
+    variables: Mapping[str, str]
+
+    def command(self, *words: str, flags: Sequence[str] = ()) -> list[str]:
+        """Return the command line that runs a script on this side."""
+        return [*self.prefix, self.python, *flags, *words]
+
+    def environment(self, environ: Mapping[str, str]) -> dict[str, str]:
+        """Return the caller's environment without PYTHON* and OTEL_*, with this side's."""
+        kept = {name: value for name, value in environ.items() if not name.startswith(("OTEL_", "PYTHON"))}
+        return {**kept, **self.variables}
+
+    def check(self, environ: Mapping[str, str]) -> str:
+        """Prove that this side is what it claims to be.
+
+        Returns:
+            A line that says what was found.
+
+        Raises:
+            SideError: It is not; the tests would compare nothing.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            report = Path(folder, "created.json")
+            variables = {**self.environment(environ), "CONFORMANCE_SINK_REPORT": str(report)}
+            done = subprocess.run(
+                self.command(str(HERE / "sanity.py")),
+                capture_output=True,
+                text=True,
+                timeout=SANITY_TIMEOUT_S,
+                cwd=folder,
+                env=variables,
+                check=False,
+            )
+            created = json.loads(report.read_text()) if report.exists() else {}
+        try:
+            found = json.loads(done.stdout)
+        except ValueError:
+            raise SideError(
+                f"{self.name}: a small program did not run (exit {done.returncode}): {done.stderr[-2000:]}"
+            ) from None
+        if done.stderr:
+            raise SideError(
+                f"{self.name}: a healthy start prints nothing, this one printed {done.stderr[-2000:]!r}"
+            )
+        if problem := self._problem(found, created):
+            raise SideError(f"{self.name}: {problem}; found {found}, task counters {created or 'none'}")
+        return f"{self.name}: {json.dumps(found)}" + (
+            f", task counters {json.dumps(created)}" if created else ""
+        )
+
+    def _problem(self, found: Mapping[str, object], created: Mapping[str, float]) -> str | None:
+        """Say what contradicts this side's name, None if nothing does."""
+        patched = found["create_task_is_patched"]
+        counted = sum(value for name, value in created.items() if name.endswith("sanity_child"))
+        if self.name in {"bare", "upstream"}:
+            if patched or created:
+                return "our task hook is active where it must not be"
+            if self.name == "upstream" and not found["asyncio_module_is_patched"]:
+                return "upstream's asyncio instrumentor is not active"
+            return None
+        if not patched:
+            return "our task hook is not active: asyncio.BaseEventLoop.create_task is asyncio's own"
+        if found["asyncio_module_is_patched"]:
+            return "upstream's asyncio instrumentor is active beside ours"
+        if counted != SANITY_TASKS:
+            return f"{SANITY_TASKS} tasks were created, our probe counted {counted:g}"
+        return None
+
+
+def make_sides(python: str, names: Sequence[str], folder: Path, extra_path: str | None = None) -> list[Side]:
+    """Build sides for an interpreter; `folder` receives the sink they export to.
+
+    Raises:
+        SideError: The interpreter's environment has no `opentelemetry-instrument`.
+    """
+    instrument = Path(python).with_name("opentelemetry-instrument")
+    if set(names) != {"bare"} and not os.access(instrument, os.X_OK):
+        raise SideError(
+            f"{instrument} is missing: install the project beside {python} (pip install -e '.[test]')"
+        )
+    path = os.pathsep.join(filter(None, (str(_write_sink(folder)), extra_path)))
+    common = {
+        "PYTHONPATH": path,
+        "OTEL_TRACES_EXPORTER": "none",
+        "OTEL_LOGS_EXPORTER": "none",
+        "OTEL_METRICS_EXPORTER": "conformance_sink",
+        "OTEL_METRIC_EXPORT_INTERVAL": str(COLLECTION_INTERVAL_MS),
+    }
+    variables: dict[str, dict[str, str]] = {
+        "bare": {},
+        "native": {
+            **common,
+            "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": NOT_OURS,
+            "OTEL_PYTHON_CONCURRENCY_NATIVE": "true",
+        },
+        "pure": {
+            **common,
+            "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": NOT_OURS,
+            "OTEL_PYTHON_CONCURRENCY_NATIVE": "false",
+        },
+        "upstream": {**common, "OTEL_PYTHON_DISTRO": "distro", "OTEL_PYTHON_CONFIGURATOR": "configurator"},
+    }
+    prefixes: dict[str, tuple[str, ...]] = {name: (str(instrument),) for name in SIDES} | {"bare": ()}
+    return [Side(name, python, prefixes[name], variables[name]) for name in names]
+
+
+def _write_sink(folder: Path) -> Path:
+    """Put the sink and the metadata that announces it into a folder that PYTHONPATH can name."""
+    place = folder / "sink"
+    metadata = place / "otel_concurrency_conformance_sink-1.dist-info"
+    metadata.mkdir(parents=True, exist_ok=True)
+    (metadata / "METADATA").write_text(_METADATA)
+    (metadata / "entry_points.txt").write_text(_ENTRY_POINTS)
+    shutil.copyfile(HERE / "sink.py", place / "conformance_sink.py")
+    return place
