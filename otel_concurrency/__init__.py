@@ -1,0 +1,41 @@
+"""otel-concurrency: an OpenTelemetry distro for concurrent Python.
+
+Most people never import this package: `opentelemetry-instrument python app.py` finds it by its entry
+points. `instrument()` is for programs that cannot be started that way.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from otel_concurrency._version import __version__
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from otel_concurrency.config import Options
+    from otel_concurrency.start import Instrumentation
+
+__all__ = ["__version__", "instrument"]
+
+
+def instrument(**options: Unpack[Options]) -> Instrumentation:
+    """Start what `opentelemetry-instrument` would have started, from inside the program.
+
+    Call it once, before the application objects are made: at the top of the main module, or in a running
+    event loop. Further calls, and a call under the command, change nothing and return the same handle.
+    Providers that the program has already set stay; ours join them.
+
+    Args:
+        **options: Settings by name, as `docs/configuration.md` lists them (`max_coroutines=500`); what is
+            not given here comes from the environment.
+
+    Returns:
+        A handle whose `uninstrument()` puts back what was patched.
+
+    Raises:
+        TypeError: An option has a name that no setting has.
+    """
+    from otel_concurrency import start  # here, so that finding our entry points stays cheap
+
+    return start.instrument(options)

@@ -1,0 +1,227 @@
+"""Every setting of ours, once: its variable, how it is read, its default, its unit and what it does.
+
+`Config` is read at the door, from a mapping, and handed in; nothing else in the package looks at
+`OTEL_PYTHON_CONCURRENCY_*`. A value that cannot be read never stops the program: one warning names the
+variable, the value and the default that stands.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from types import MappingProxyType
+from typing import Any, TypedDict
+
+PREFIX = "OTEL_PYTHON_CONCURRENCY_"
+UPSTREAM_TO_KEEP = ("asyncio", "threading", "exceptions", "fastapi")  # what ours may stand in for
+MAX_SLOTS = 100_000  # a table row costs some 2 kB: beyond this a typing slip would eat the memory
+
+_TRUE = ("true", "1", "yes", "on")
+_FALSE = ("false", "0", "no", "off")
+_NOTHING: Mapping[str, str] = MappingProxyType({})
+
+_logger = logging.getLogger(__name__)
+_told: set[tuple[str, str]] = set()  # several parts read the same environment: one warning is enough
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting, as the environment, the command line and a configuration file know it.
+
+    Attributes:
+        option: Field of `Config`, keyword of `otel_concurrency.instrument()`, option of an instrumentor.
+        read: Turns the text or the typed value into the field; raises `ValueError` or `TypeError`.
+        default: The value that stands when nothing readable is given.
+        unit: What a value may be, in words.
+        meaning: What it does, in a sentence.
+    """
+
+    option: str
+    read: Callable[[object], object]
+    default: object
+    unit: str
+    meaning: str
+
+    @property
+    def variable(self) -> str:
+        """Name of the environment variable."""
+        return PREFIX + self.option.upper()
+
+    @property
+    def shown_default(self) -> str:
+        """The default as one would write it in the environment; `empty` for an empty list."""
+        if isinstance(self.default, frozenset):
+            return ",".join(sorted(self.default)) or "empty"
+        return str(self.default).lower()
+
+
+def read_bool(value: object) -> bool:
+    """Read true/false, 1/0, yes/no or on/off, in any case."""
+    word = str(value).strip().lower()
+    if word in _TRUE:
+        return True
+    if word in _FALSE:
+        return False
+    raise ValueError(f"not one of {'/'.join(_TRUE + _FALSE)}")
+
+
+def read_slots(value: object) -> int:
+    """Read how many rows a table may have: a whole number from 1 to `MAX_SLOTS`."""
+    if isinstance(value, (bool, float)):  # int() would take these, and round in silence
+        raise TypeError("not a whole number")
+    slots = int(str(value))
+    if not 1 <= slots <= MAX_SLOTS:
+        raise ValueError(f"not between 1 and {MAX_SLOTS}")
+    return slots
+
+
+def read_upstream_names(value: object) -> frozenset[str]:
+    """Read a comma list (or a list) of upstream instrumentors that ours may stand in for."""
+    items = value.split(",") if isinstance(value, str) else value
+    if not isinstance(items, (list, tuple, set, frozenset)):
+        raise TypeError("not a list of names")
+    names = frozenset(str(item).strip().lower() for item in items) - {""}
+    if not names.issubset(UPSTREAM_TO_KEEP):
+        raise ValueError(f"known are {', '.join(UPSTREAM_TO_KEEP)}")
+    return names
+
+
+def _setting(default: object, read: Callable[[object], object], unit: str, meaning: str) -> Any:
+    return field(default=default, metadata={"read": read, "unit": unit, "meaning": meaning})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """What the settings say, read once. A new setting is a new field here, and nothing else."""
+
+    enabled: bool = _setting(
+        True,
+        read_bool,
+        "true or false",
+        "`false`: nothing of ours starts; the process behaves as under `opentelemetry-distro`.",
+    )
+    tasks: bool = _setting(
+        True,
+        read_bool,
+        "true or false",
+        "`false`: asyncio tasks are left alone, and there are no task metrics.",
+    )
+    native: bool = _setting(
+        True,
+        read_bool,
+        "true or false",
+        "`false`: the pure Python task probe serves even where the C extension could.",
+    )
+    max_coroutines: int = _setting(
+        200,
+        read_slots,
+        "coroutine functions",
+        "How many coroutine functions the task metrics tell apart; further ones count as `_other`.",
+    )
+    max_error_types: int = _setting(
+        50,
+        read_slots,
+        "exception classes",
+        "How many values `error.type` may take in our metrics; further ones count as `_other`.",
+    )
+    keep_upstream: frozenset[str] = _setting(
+        frozenset(),
+        read_upstream_names,
+        f"comma list of {', '.join(UPSTREAM_TO_KEEP)}",
+        "Upstream instrumentors that load although ours would stand in for them.",
+    )
+    http_inner_spans: bool = _setting(
+        False,
+        read_bool,
+        "true or false",
+        "`true`: a FastAPI request also gets spans for its operations, or for each ASGI message.",
+    )
+    log_identity: bool = _setting(
+        True,
+        read_bool,
+        "true or false",
+        "`false`: exported log records carry no thread name, task name and process id.",
+    )
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> Config:
+        """Read the variables; an unset or empty one leaves the default.
+
+        Args:
+            environ: `os.environ`, or any mapping of text to text.
+        """
+        return cls.from_options(_NOTHING, environ)
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, object], environ: Mapping[str, str] = _NOTHING) -> Config:
+        """Read typed options first, the variables where an option is absent or None.
+
+        Args:
+            options: Values by field name, from a configuration file or from code.
+            environ: Variables that serve where `options` says nothing.
+
+        Raises:
+            TypeError: An option has a name that no setting has.
+        """
+        if unknown := set(options) - {setting.option for setting in SETTINGS}:
+            raise TypeError(f"{', '.join(sorted(unknown))}: otel-concurrency has no such setting")
+        values: dict[str, Any] = {}
+        for setting in SETTINGS:
+            name, value = setting.option, options.get(setting.option)
+            if value is None:
+                name, value = setting.variable, environ.get(setting.variable, "").strip() or None
+            if value is not None:
+                values[setting.option] = _read(setting, name, value)
+        return cls(**values)
+
+
+SETTINGS = tuple(
+    Setting(f.name, f.metadata["read"], f.default, f.metadata["unit"], f.metadata["meaning"])
+    for f in fields(Config)
+)
+
+
+class Options(TypedDict, total=False):
+    """Keywords of `otel_concurrency.instrument()`: the fields of `Config`, as code would write them."""
+
+    enabled: bool
+    tasks: bool
+    native: bool
+    max_coroutines: int
+    max_error_types: int
+    keep_upstream: list[str] | tuple[str, ...] | set[str] | frozenset[str]
+    http_inner_spans: bool
+    log_identity: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TaskOptions:
+    """Options of `concurrency_asyncio` in a configuration file; None leaves the variable or the default."""
+
+    native: bool | None = None
+    max_coroutines: int | None = None
+    max_error_types: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FastAPIOptions:
+    """Options of `concurrency_fastapi` in a configuration file; None leaves the variable or the default."""
+
+    http_inner_spans: bool | None = None
+
+
+def _read(setting: Setting, name: str, value: object) -> object:
+    try:
+        return setting.read(value)
+    except (ValueError, TypeError) as reason:
+        if (name, str(value)) not in _told:
+            _told.add((name, str(value)))
+            _logger.warning(
+                "%s=%r is not understood (%s); the default, %s, stands",
+                name,
+                value,
+                reason,
+                setting.shown_default,
+            )
+        return setting.default

@@ -1,0 +1,276 @@
+"""What `opentelemetry-instrument` finds: our distro and our configurator.
+
+The loader (`opentelemetry.instrumentation.auto_instrumentation._load`) calls `ConcurrencyDistro.configure`,
+then `ConcurrencyConfigurator.configure`, then `ConcurrencyDistro.load_instrumentor` for each instrumentor
+that the user has not disabled. An exception out of one instrumentor would end the start of all that follow.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import fields, is_dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from opentelemetry._logs import get_logger_provider
+from opentelemetry.distro import OpenTelemetryDistro
+from opentelemetry.instrumentation.dependencies import DependencyConflictError
+from opentelemetry.instrumentation.distro import BaseDistro
+from opentelemetry.instrumentation.environment_variables import OTEL_PYTHON_DISABLED_INSTRUMENTATIONS
+from opentelemetry.metrics import get_meter_provider
+from opentelemetry.sdk._configuration import _OTelSDKConfigurator
+from opentelemetry.sdk._logs import LoggerProvider, LogRecordProcessor
+from opentelemetry.sdk.environment_variables import OTEL_CONFIG_FILE, OTEL_SDK_DISABLED
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.trace import get_tracer_provider
+
+from otel_concurrency.config import Config
+from otel_concurrency.defaults import default_variables
+from otel_concurrency.hooks.export_failures import ExportFailures
+from otel_concurrency.signals.logs import IdentityLogRecordProcessor
+from otel_concurrency.signals.producer import default_producer
+
+STANDS_IN = {  # upstream's instrumentor: ours, which loads in its place
+    "asyncio": "concurrency_asyncio",
+    "fastapi": "concurrency_fastapi",
+}
+_SWITCHES = {"concurrency_asyncio": "tasks"}  # instrumentor of ours: the setting that turns it off
+_GROUP = "opentelemetry_instrumentor"
+_OURS = "otel_concurrency."
+_UPSTREAM = "opentelemetry.instrumentation."
+_LOADER = "opentelemetry.instrumentation.auto_instrumentation._load"
+
+_logger = logging.getLogger(__name__)
+
+
+class ConcurrencyDistro(BaseDistro):
+    """Fills in defaults, and loads each instrumentor so that its trouble stays its own.
+
+    One object a process, as the base class has it.
+
+    Attributes:
+        options: Settings that the program gave to `otel_concurrency.instrument()`.
+        started: Whether the loader, or the program, has started us.
+        loaded: Instrumentors that are active through us, by entry-point name, in the order they came.
+    """
+
+    options: Mapping[str, object] = {}
+    started = False
+
+    def __init__(self) -> None:
+        if "loaded" not in vars(self):  # `ConcurrencyDistro()` hands out the same object again and again
+            self._begin()
+
+    def _begin(self) -> None:
+        self.loaded: dict[str, Any] = {}
+        self._config: Config | None = None
+        self._set_variables: dict[str, str] = {}
+        self._is_turned_off = False
+        self._turned_off: set[str] = set()
+        self._tried: set[str] = set()
+        self._export_failures = ExportFailures()
+        self._loader_warning = _LoaderWarning()
+
+    @property
+    def config(self) -> Config:
+        """The settings, read when first needed."""
+        if self._config is None:
+            self._config = Config.from_options(self.options, os.environ)
+        return self._config
+
+    @property
+    def is_active(self) -> bool:
+        """Whether anything of ours may start: neither we nor the SDK are switched off."""
+        sdk_is_disabled = os.environ.get(OTEL_SDK_DISABLED, "").strip().lower() == "true"
+        return self.config.enabled and not sdk_is_disabled and not self._is_turned_off
+
+    def _configure(self, **kwargs: Any) -> None:
+        self.started = True
+        self._loader_warning.install()
+        if not self.config.enabled:
+            OpenTelemetryDistro().configure(**kwargs)
+        elif self.is_active:
+            self._export_failures.install()
+            # A configuration file may refer to variables; what it finds there is the user's alone.
+            if not os.environ.get(OTEL_CONFIG_FILE):
+                self._set_variables = default_variables(os.environ)
+                os.environ.update(self._set_variables)
+
+    def turn_off(self, names: Iterable[str] | None = None) -> None:
+        """Obey the configuration file: leave out these instrumentors; None leaves out everything."""
+        if names is None:
+            self._is_turned_off = True
+        else:
+            self._turned_off.update(names)
+
+    def load_instrumentor(self, entry_point: EntryPoint, **kwargs: Any) -> None:
+        """Activate an instrumentor, unless it is switched off, active already, or ours stands in for it.
+
+        Args:
+            entry_point: One of the group `opentelemetry_instrumentor`.
+            **kwargs: Passed on to `instrument()`.
+
+        Raises:
+            ImportError: The library is not there; the loader goes on.
+            DependencyConflictError: The library has another version; the loader goes on.
+        """
+        self._loader_warning.remove()
+        if not self.config.enabled:
+            if not entry_point.value.startswith(_OURS):
+                super().load_instrumentor(entry_point, **kwargs)
+            return
+        # With the SDK off, upstream's patches would pay for spans that nobody makes: none is applied.
+        if self.is_active and not self._is_replaced(entry_point):
+            self._load(entry_point, **kwargs)
+
+    def stop(self) -> None:
+        """Let go of all that was loaded, last first; providers and exporters stay."""
+        for name, instrumentor in reversed(self.loaded.items()):
+            try:
+                if instrumentor.is_instrumented_by_opentelemetry:
+                    instrumentor.uninstrument()
+            except Exception:
+                _logger.exception("Instrumentor %s could not be removed", name)
+        self._export_failures.remove()
+        self._loader_warning.remove()
+        for variable, value in self._set_variables.items():
+            if os.environ.get(variable) == value:
+                del os.environ[variable]
+        self.started = False
+        self._begin()
+
+    def _is_replaced(self, entry_point: EntryPoint) -> bool:
+        """Whether ours does this instrumentor's work; loads ours if its turn has not come yet."""
+        name = entry_point.name
+        stand_in = STANDS_IN.get(name)
+        if (
+            stand_in is None
+            or name in self.config.keep_upstream
+            or not entry_point.value.startswith(_UPSTREAM)
+        ):
+            return False
+        if stand_in not in _disabled_by_user():
+            for ours in entry_points(group=_GROUP, name=stand_in):
+                try:
+                    self._load(ours, skip_dep_check=True)
+                except (ImportError, DependencyConflictError):
+                    _logger.debug("%s cannot stand in for %s", stand_in, name, exc_info=True)
+        return stand_in in self.loaded
+
+    def _load(self, entry_point: EntryPoint, **kwargs: Any) -> None:
+        name = entry_point.name
+        switch = _SWITCHES.get(name)
+        if (
+            entry_point.value in self._tried
+            or name in self._turned_off
+            or (switch and not getattr(self.config, switch))
+        ):
+            return
+        self._tried.add(entry_point.value)
+        try:
+            instrumentor = entry_point.load()()
+            # A configuration file activates instrumentors before the loader comes to them.
+            if not instrumentor.is_instrumented_by_opentelemetry:
+                instrumentor.instrument(**kwargs, **self._options_of(entry_point, instrumentor))
+        except (ImportError, DependencyConflictError):
+            raise
+        except Exception:
+            _logger.exception("Instrumentor %s failed and is left out; the others go on", name)
+        else:
+            self.loaded[name] = instrumentor
+
+    def _options_of(self, entry_point: EntryPoint, instrumentor: object) -> dict[str, object]:
+        if entry_point.name == "fastapi" and not self.config.http_inner_spans:
+            return {"exclude_spans": ["receive", "send"]}
+        configuration = getattr(instrumentor, "configuration", None)
+        if entry_point.value.startswith(_OURS) and is_dataclass(configuration):
+            return {f.name: self.options[f.name] for f in fields(configuration) if f.name in self.options}
+        return {}
+
+
+class ConcurrencyConfigurator(_OTelSDKConfigurator):
+    """Sets up the SDK as upstream's does, with the identity of log records and our metric producer."""
+
+    def _configure(self, **kwargs: Any) -> None:
+        distro = ConcurrencyDistro()
+        if not distro.is_active:
+            super()._configure(**kwargs)  # type: ignore[no-untyped-call]
+            return
+        processors = [IdentityLogRecordProcessor()] if distro.config.log_identity else []
+        if path := os.environ.get(OTEL_CONFIG_FILE):
+            self._configure_from_file(path, distro)
+            if not distro.is_active:
+                return
+        elif not _providers_are_set():
+            kwargs["log_record_processors"] = [*processors, *kwargs.get("log_record_processors", ())]
+            processors = []
+            super()._configure(**kwargs)  # type: ignore[no-untyped-call]
+        for processor in processors:
+            _put_first(processor)
+        default_producer().attach(get_meter_provider())
+
+    def _configure_from_file(self, path: str, distro: ConcurrencyDistro) -> None:
+        try:
+            from opentelemetry.configuration import configure_sdk, load_config_file
+        except ImportError:
+            super()._configure()  # type: ignore[no-untyped-call]  # raises, and says what to install
+            return
+        # As upstream would, without the arguments that it would ignore with a warning; reading the file
+        # here also shows which instrumentors it turns off, which upstream's loader never learns.
+        model = load_config_file(path)
+        configure_sdk(model)
+        if model.disabled:
+            distro.turn_off()
+        declared = getattr(model.instrumentation_development, "python", None) or {}
+        distro.turn_off(name for name, options in declared.items() if (options or {}).get("enabled") is False)
+
+
+class _LoaderWarning(logging.Filter):
+    """Keeps back one record of the loader: that upstream's configurator was not loaded beside ours.
+
+    `opentelemetry-distro` is always installed, so the record comes at every start and says only that all is
+    well. It goes with the first record; what is said about any other configurator passes.
+    """
+
+    def install(self) -> None:
+        logging.getLogger(_LOADER).addFilter(self)
+
+    def remove(self) -> None:
+        logging.getLogger(_LOADER).removeFilter(self)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        arguments = record.args if isinstance(record.args, tuple) else ()
+        if str(record.msg).startswith("Configuration of %s not loaded") and arguments[:1] == (
+            "configurator",
+        ):
+            self.remove()
+            return False
+        return True
+
+
+def _disabled_by_user() -> set[str]:
+    names = os.environ.get(OTEL_PYTHON_DISABLED_INSTRUMENTATIONS, "")
+    return {name.strip() for name in names.split(",")}
+
+
+def _providers_are_set() -> bool:
+    """Whether the program set up an SDK before us: a second one could not become the global one."""
+    providers = (get_tracer_provider(), get_meter_provider(), get_logger_provider())
+    return any(
+        isinstance(provider, (TracerProvider, MeterProvider, LoggerProvider)) for provider in providers
+    )
+
+
+def _put_first(processor: LogRecordProcessor) -> None:
+    """Add a processor before the exporting ones: these may send a record off before later ones see it."""
+    provider = get_logger_provider()
+    if not isinstance(provider, LoggerProvider):
+        return
+    provider.add_log_record_processor(processor)
+    chain = getattr(provider, "_multi_log_record_processor", None)
+    processors = getattr(chain, "_log_record_processors", None)
+    if isinstance(processors, tuple) and processors[-1:] == (processor,):  # the SDK's private order, 1.45
+        chain._log_record_processors = (processor, *processors[:-1])  # type: ignore[union-attr]

@@ -1,0 +1,95 @@
+"""One warning while telemetry cannot be delivered, where the OTLP exporters would log every attempt.
+
+An unreachable collector makes each exporter log a warning per retry and an error per batch, for three
+signals, every five seconds. The application can do nothing about it and needs to be told once.
+
+Leans on the message templates of `opentelemetry.exporter.otlp.proto.{http,grpc}` (SDK 1.45). A template that
+upstream rewords is let through as it is: noisier, never silent. What a reachable collector answers (401, 404,
+`INVALID_ARGUMENT`) is let through as well: that needs a person each time.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+DEFAULT_INTERVAL_S = 300.0  # between two warnings
+_HTTP = "opentelemetry.exporter.otlp.proto.http"
+_LOGGERS = (
+    f"{_HTTP}.trace_exporter",
+    f"{_HTTP}.metric_exporter",
+    f"{_HTTP}._log_exporter",
+    "opentelemetry.exporter.otlp.common.http",
+    "opentelemetry.exporter.otlp.proto.grpc.exporter",
+)
+_ALWAYS = ("Transient error ", "Shutdown in progress, aborting retry")
+_UNREACHABLE = (
+    "due to timeout, max retries or shutdown",  # HTTP, retries used up
+    "code: None",  # HTTP, no answer at all
+    "StatusCode.UNAVAILABLE",  # gRPC
+    "StatusCode.DEADLINE_EXCEEDED",
+    "StatusCode.CANCELLED",  # the channel was closed while an export waited
+)
+
+
+class ExportFailures(logging.Filter):
+    """Lets the first failure of an interval through, reworded, and counts the others."""
+
+    def __init__(
+        self, interval_s: float = DEFAULT_INTERVAL_S, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        super().__init__()
+        self._interval_s = interval_s
+        self._now = now
+        self._suppressed = 0
+        # Both only through setdefault: exporters fail on three threads at once, and a lock could be
+        # held by one of them while the process forks.
+        self._first: dict[str, float] = {}
+        self._windows: dict[int, object] = {}
+
+    def __repr__(self) -> str:
+        return (
+            f"<ExportFailures: {self._suppressed} suppressed, at most one warning in {self._interval_s:g} s>"
+        )
+
+    def install(self) -> None:
+        """Listen to the exporters' loggers; a second call changes nothing."""
+        for name in _LOGGERS:
+            logging.getLogger(name).addFilter(self)
+
+    def remove(self) -> None:
+        """Let everything through again."""
+        for name in _LOGGERS:
+            logging.getLogger(name).removeFilter(self)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Pass what is no delivery failure; of these, pass the first in each interval."""
+        if not _is_undelivered(record):
+            return True
+        now, mine = self._now(), object()
+        window = int((now - self._first.setdefault("at", now)) // self._interval_s)
+        if self._windows.setdefault(window, mine) is not mine:
+            self._suppressed += 1
+            return False
+        for past in [key for key in self._windows.copy() if key < window]:
+            self._windows.pop(past, None)
+        suppressed, self._suppressed = self._suppressed, 0
+        record.args = (record.getMessage(), suppressed, self._interval_s)
+        record.msg = (
+            "Telemetry cannot be delivered: %s The application is not affected. %d earlier failures were not"
+            " logged; the next warning comes in %.0f s at the earliest."
+        )
+        record.levelno, record.levelname = logging.WARNING, logging.getLevelName(logging.WARNING)
+        record.exc_info = record.exc_text = None
+        return True
+
+
+def _is_undelivered(record: logging.LogRecord) -> bool:
+    template = str(record.msg)
+    if template.startswith(_ALWAYS):
+        return True
+    if not template.startswith("Failed to export "):
+        return False
+    message = record.getMessage()
+    return any(sign in message for sign in _UNREACHABLE)
