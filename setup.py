@@ -9,6 +9,8 @@ import os
 import platform
 import sysconfig
 
+from glob import glob
+
 from setuptools import Extension, setup
 
 native_can_serve = (
@@ -19,6 +21,7 @@ native_can_serve = (
 extension = Extension(
     "otel_concurrency.probes._native",
     sources=["otel_concurrency/probes/_native.c"],
+    depends=glob("otel_concurrency/probes/_native/*.h"),
     optional=True,
     extra_compile_args=[] if os.name == "nt" else ["-O2", "-std=c11", "-Wall", "-Wextra", "-Wno-unused-parameter"],
 )

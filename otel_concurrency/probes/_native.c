@@ -1,4 +1,565 @@
+/* The native task probe: one row of plain numbers per coroutine function, written by every step of every task.
+
+   The pure twin is probes/pure.py, the tests are the same. On CPython 3.10 to 3.13 a proxy around the coroutine sees the
+   steps (_native/proxy.h), from 3.14 a context watcher (_native/watcher.h). Hot paths call no OpenTelemetry API and run
+   no Python code but the coroutine. All state belongs to one module instance, so to one interpreter. */
+
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
-static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, .m_name = "_native", .m_size = 0};
-PyMODINIT_FUNC PyInit__native(void) { return PyModuleDef_Init(&module); }
+#include <math.h>
+#include <stddef.h>
+#include <structmember.h>
+
+#if PY_VERSION_HEX >= 0x030E0000
+#define WATCH_CONTEXTS
+#endif
+
+struct TaskProbe;
+static PyObject *probe_name_cr_code(struct TaskProbe *probe);
+
+typedef struct {
+    PyObject *context; /* borrowed */
+    PyObject *entry;   /* strong; NULL: a free place */
+} MapPlace;
+
+typedef struct ModuleState {
+    PyTypeObject *probe_type;
+    PyTypeObject *proxy_type;
+    PyObject *slot_key;
+    struct ThreadSlot *threads;
+    PyObject *name_cr_code;
+    PyObject *name_cr_frame;
+    PyObject *name_send;
+    PyObject *name_throw;
+    PyObject *name_close;
+    PyObject *name_must_cancel;
+#ifdef WATCH_CONTEXTS
+    PyTypeObject *entry_type;
+    PyObject *task_died;
+    PyObject *name_context;
+    PyObject *name_get_context;
+    PyObject *name_done;
+    PyObject *name_cancelled;
+    PyObject *name_exception;
+    PyObject *name_fut_waiter;
+    PyInterpreterState *interpreter;
+    MapPlace *map;
+    size_t map_mask;
+    size_t map_used;
+    size_t entry_offset;
+    int watcher; /* -1: none */
+#endif
+} ModuleState;
+
+#include "_native/clock.h"
+#include "_native/histogram.h"
+#include "_native/rows.h"
+#include "_native/threads.h"
+
+static PyObject *
+probe_name_cr_code(TaskProbe *probe)
+{
+    return probe->state->name_cr_code;
+}
+
+/* What no coroutine function made, or what cannot be followed, is counted by the pure twin. */
+static void
+probe_count_foreign(TaskProbe *probe, PyObject *loop, PyObject *coroutine, PyObject *task, int64_t created_ns)
+{
+    if (probe->foreign == NULL) {
+        return;
+    }
+    PyObject *told = PyObject_CallFunction(probe->foreign, "OOOL", loop, coroutine, task, (long long)created_ns);
+    if (told == NULL) {
+        PyErr_Clear();
+        probe->lost++;
+    }
+    Py_XDECREF(told);
+}
+
+#ifdef WATCH_CONTEXTS
+static PyObject *context_of_frame(ThreadSlot *slot);
+#endif
+#include "_native/proxy.h"
+#ifdef WATCH_CONTEXTS
+#include "_native/watcher.h"
+
+static PyObject *
+context_of_frame(ThreadSlot *slot)
+{
+    return context_of(slot->state, slot->frames[slot->depth - 1].entry);
+}
+#endif
+
+/* --- TaskProbe --- */
+
+PyDoc_STRVAR(create_task_doc,
+"create_task(original, loop, coroutine, /, *args, **kwargs)\n--\n\n"
+"Call `original(loop, coroutine, *args, **kwargs)` and follow the task that it returns.");
+
+static PyObject *
+probe_create_task(TaskProbe *probe, PyObject *const *arguments, Py_ssize_t count, PyObject *keywords)
+{
+    if (count < 3) {
+        PyErr_SetString(PyExc_TypeError, "create_task() takes the original, a loop and a coroutine");
+        return NULL;
+    }
+#ifdef WATCH_CONTEXTS
+    return create_task_with_watcher(probe, arguments, (size_t)count, keywords);
+#else
+    if (PyCoro_CheckExact(arguments[2])) {
+        return create_task_with_proxy(probe, arguments, (size_t)count, keywords);
+    }
+    int64_t created_ns = monotonic_ns();
+    PyObject *task = PyObject_Vectorcall(arguments[0], arguments + 1, count - 1, keywords);
+    if (task != NULL && !Py_IS_TYPE(arguments[2], probe->state->proxy_type)) { /* a proxy counts for itself */
+        probe_count_foreign(probe, arguments[1], arguments[2], task, created_ns);
+    }
+    return task;
+#endif
+}
+
+PyDoc_STRVAR(read_rows_doc,
+"read_rows()\n--\n\n"
+"Return what each coroutine function's row holds, exemplars drained; the row of all others comes first.");
+
+static PyObject *
+probe_read_rows(TaskProbe *probe, PyObject *Py_UNUSED(ignored))
+{
+    PyObject *result = PyList_New(0);
+    for (Py_ssize_t i = 0; result != NULL && i < probe->row_count; i++) {
+        Row *row = probe->rows[i];
+        PyObject *histograms[ROW_HISTOGRAMS] = {NULL};
+        PyObject *failed = PyDict_Copy(row->failed);
+        int ok = failed != NULL;
+        uint64_t live = row->created - row->finished - row->cancelled - row->destroyed - row->failures;
+        unsigned long long numbers[] = {row->created, row->finished, row->cancelled, row->destroyed, live, row->steps};
+        long long busy_ns = row->busy_ns;
+        for (int k = 0; ok && k < ROW_HISTOGRAMS; k++) {
+            histograms[k] = histogram_read(row_histogram(row, k));
+            ok = histograms[k] != NULL;
+        }
+        PyObject *item = !ok ? NULL
+                             : Py_BuildValue("(OKKKKOKKLOOOOO)", row->name, numbers[0], numbers[1], numbers[2],
+                                             numbers[3], failed, numbers[4], numbers[5], busy_ns, histograms[2],
+                                             histograms[3], histograms[4], histograms[0], histograms[1]);
+        Py_XDECREF(failed);
+        for (int k = 0; k < ROW_HISTOGRAMS; k++) {
+            Py_XDECREF(histograms[k]);
+        }
+        if (item == NULL || PyList_Append(result, item) < 0) {
+            Py_CLEAR(result);
+        }
+        Py_XDECREF(item);
+    }
+    return result;
+}
+
+PyDoc_STRVAR(read_loops_doc,
+"read_loops()\n--\n\n"
+"Return what each live event loop's row holds; the id of the row of all others is None.");
+
+static PyObject *
+probe_read_loops(TaskProbe *probe, PyObject *Py_UNUSED(ignored))
+{
+    PyObject *result = PyList_New(0);
+    int64_t now_ns = monotonic_ns();
+    for (int i = 0; result != NULL && i <= MAX_LOOPS; i++) {
+        Loop *loop = &probe->loops[i];
+        if (i < MAX_LOOPS ? loop_is_free(loop) : loop->oldest == NULL) {
+            continue;
+        }
+        int64_t states[STATE_COUNT];
+        memcpy(states, loop->states, sizeof(states));
+        PyObject *oldest = loop->oldest != NULL ? Py_NewRef(loop->oldest->row->name) : PyUnicode_New(0, 0);
+        long long age_ns = loop->oldest != NULL ? now_ns - loop->oldest->created_ns : 0;
+        const char *type = i < MAX_LOOPS ? loop->type : "other";
+#ifdef WATCH_CONTEXTS
+        count_scheduled(probe, loop, states);
+#endif
+        PyObject *id = i < MAX_LOOPS ? PyLong_FromLong(i) : Py_NewRef(Py_None);
+        PyObject *item = oldest == NULL || id == NULL
+                             ? NULL
+                             : Py_BuildValue("(OsLLLLO)", id, type, (long long)states[RUNNING],
+                                             (long long)states[SCHEDULED], (long long)states[WAITING], age_ns, oldest);
+        Py_XDECREF(id);
+        Py_XDECREF(oldest);
+        if (item == NULL || PyList_Append(result, item) < 0) {
+            Py_CLEAR(result);
+        }
+        Py_XDECREF(item);
+    }
+    return result;
+}
+
+PyDoc_STRVAR(loop_of_doc,
+"loop_of(loop, /)\n--\n\n"
+"Return the id and the type of a loop, known or new; (None, 'other') beyond the limit.");
+
+static PyObject *
+probe_loop_of(TaskProbe *probe, PyObject *loop)
+{
+    uint8_t index = loop_index(probe, loop);
+    return index < MAX_LOOPS ? Py_BuildValue("(is)", (int)index, probe->loops[index].type)
+                             : Py_BuildValue("(Os)", Py_None, "other");
+}
+
+PyDoc_STRVAR(running_doc,
+"running()\n--\n\n"
+"Return (thread ident, coroutine name, ns since its step began) of each thread that is inside a step.");
+
+static PyObject *
+probe_running(TaskProbe *probe, PyObject *Py_UNUSED(ignored))
+{
+    return threads_running(probe->state);
+}
+
+PyDoc_STRVAR(probe_doc,
+"TaskProbe(cancelled_error, *, max_coroutines, max_error_types, origin=None, current_tasks=None, foreign=None)\n--\n\n"
+"Numbers of tasks by coroutine function.\n\n"
+"Args:\n"
+"    cancelled_error: asyncio.CancelledError.\n"
+"    max_coroutines: Rows kept; the tasks of further coroutine functions share the row `_other`.\n"
+"    max_error_types: Exception type names kept over all rows, then `_other`.\n"
+"    origin: Context variable whose value exemplars keep.\n"
+"    current_tasks: asyncio's dict from loop to running task, where it has one.\n"
+"    foreign: Called with (loop, coroutine, task, created_ns) for a task that cannot be followed.");
+
+static int
+probe_init(TaskProbe *probe, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"cancelled_error", "max_coroutines", "max_error_types", "origin",
+                            "current_tasks", "foreign", NULL};
+    PyObject *cancelled_error;
+    PyObject *origin = Py_None;
+    PyObject *current_tasks = Py_None;
+    PyObject *foreign = Py_None;
+    Py_ssize_t max_coroutines;
+    Py_ssize_t max_error_types;
+    if (probe->rows != NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "a TaskProbe is initialised once");
+        return -1;
+    }
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O$nnOOO", names, &cancelled_error, &max_coroutines,
+                                     &max_error_types, &origin, &current_tasks, &foreign)) {
+        return -1;
+    }
+    if (max_coroutines < 0 || max_coroutines > 100000 || max_error_types < 0) {
+        PyErr_SetString(PyExc_ValueError, "max_coroutines is 0 to 100000 and max_error_types at least 0");
+        return -1;
+    }
+    if (!PyExceptionClass_Check(cancelled_error)) {
+        PyErr_SetString(PyExc_TypeError, "cancelled_error is an exception class");
+        return -1;
+    }
+    if (origin != Py_None && !PyContextVar_CheckExact(origin)) {
+        PyErr_SetString(PyExc_TypeError, "origin is a ContextVar or None");
+        return -1;
+    }
+    if (current_tasks != Py_None && !PyDict_Check(current_tasks)) {
+        PyErr_SetString(PyExc_TypeError, "current_tasks is a dict or None");
+        return -1;
+    }
+    if (foreign != Py_None && !PyCallable_Check(foreign)) {
+        PyErr_SetString(PyExc_TypeError, "foreign is callable or None");
+        return -1;
+    }
+    size_t places = 16;
+    while (places < (size_t)max_coroutines * 2) {
+        places *= 2;
+    }
+    PyObject *other = PyUnicode_FromString("_other");
+    probe->error_names = PySet_New(NULL);
+    probe->rows = PyMem_Calloc((size_t)max_coroutines + 1, sizeof(Row *));
+    probe->slots = PyMem_Calloc(places, sizeof(Row *));
+    if (other == NULL || probe->error_names == NULL || probe->rows == NULL || probe->slots == NULL) {
+        Py_XDECREF(other);
+        Py_CLEAR(probe->error_names);
+        PyMem_Free(probe->rows);
+        PyMem_Free(probe->slots);
+        probe->rows = probe->slots = NULL;
+        PyErr_NoMemory();
+        return -1;
+    }
+    probe->slot_mask = places - 1;
+    probe->max_rows = max_coroutines;
+    probe->max_error_types = max_error_types;
+    probe->cancelled_error = Py_NewRef(cancelled_error);
+    probe->origin_var = origin != Py_None ? Py_NewRef(origin) : NULL;
+    probe->current_tasks = current_tasks != Py_None ? Py_NewRef(current_tasks) : NULL;
+    probe->foreign = foreign != Py_None ? Py_NewRef(foreign) : NULL;
+    bucket_table_init(&probe->buckets);
+    Row *first = row_new(probe, NULL, other);
+    Py_DECREF(other);
+    return first != NULL ? 0 : -1;
+}
+
+static PyObject *
+probe_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
+{
+    TaskProbe *probe = (TaskProbe *)type->tp_alloc(type, 0); /* all zero */
+    if (probe != NULL) {
+        probe->module = Py_XNewRef(PyType_GetModule(type));
+        probe->state = probe->module != NULL ? PyModule_GetState(probe->module) : NULL;
+        if (probe->state == NULL) {
+            Py_CLEAR(probe);
+        }
+    }
+    return (PyObject *)probe;
+}
+
+static int
+probe_traverse(TaskProbe *probe, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(probe));
+    Py_VISIT(probe->module);
+    Py_VISIT(probe->origin_var);
+    Py_VISIT(probe->cancelled_error);
+    Py_VISIT(probe->current_tasks);
+    Py_VISIT(probe->foreign);
+    for (Py_ssize_t i = 0; i < probe->row_count; i++) {
+        Py_VISIT(probe->rows[i]->key);
+        for (int k = 0; k < ROW_HISTOGRAMS; k++) {
+            int result = histogram_traverse(row_histogram(probe->rows[i], k), visit, arg);
+            if (result != 0) {
+                return result;
+            }
+        }
+    }
+    return 0;
+}
+
+/* A task that is still live keeps its probe, so no row goes while someone points at it. */
+static int
+probe_clear(TaskProbe *probe)
+{
+    Py_CLEAR(probe->foreign);
+    Py_CLEAR(probe->current_tasks);
+    Py_CLEAR(probe->origin_var);
+    for (Py_ssize_t i = 0; i < probe->row_count; i++) {
+        for (int k = 0; k < ROW_HISTOGRAMS; k++) {
+            histogram_drop_exemplars(row_histogram(probe->rows[i], k));
+        }
+    }
+    return 0;
+}
+
+static void
+probe_dealloc(TaskProbe *probe)
+{
+    PyTypeObject *type = Py_TYPE(probe);
+    PyObject_GC_UnTrack(probe);
+    probe_clear(probe);
+    for (Py_ssize_t i = 0; i < probe->row_count; i++) {
+        row_free(probe->rows[i]);
+    }
+    PyMem_Free(probe->rows);
+    PyMem_Free(probe->slots);
+    for (int i = 0; i < MAX_LOOPS; i++) {
+        Py_XDECREF(probe->loops[i].reference);
+    }
+    Py_XDECREF(probe->error_names);
+    Py_XDECREF(probe->cancelled_error);
+    Py_XDECREF(probe->module);
+    type->tp_free((PyObject *)probe);
+    Py_DECREF(type);
+}
+
+static PyMethodDef probe_methods[] = {
+    {"create_task", (PyCFunction)(void (*)(void))probe_create_task, METH_FASTCALL | METH_KEYWORDS, create_task_doc},
+    {"read_rows", (PyCFunction)probe_read_rows, METH_NOARGS, read_rows_doc},
+    {"read_loops", (PyCFunction)probe_read_loops, METH_NOARGS, read_loops_doc},
+    {"loop_of", (PyCFunction)probe_loop_of, METH_O, loop_of_doc},
+    {"running", (PyCFunction)probe_running, METH_NOARGS, running_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMemberDef probe_members[] = {
+    {"lost", T_ULONGLONG, offsetof(TaskProbe, lost), READONLY, "Events that memory ran out for."},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot probe_slots[] = {
+    {Py_tp_new, probe_new},           {Py_tp_init, probe_init},         {Py_tp_dealloc, probe_dealloc},
+    {Py_tp_traverse, probe_traverse}, {Py_tp_clear, probe_clear},       {Py_tp_methods, probe_methods},
+    {Py_tp_members, probe_members},   {Py_tp_doc, (void *)probe_doc},   {0, NULL},
+};
+
+static PyType_Spec probe_spec = {
+    .name = "otel_concurrency.probes._native.TaskProbe",
+    .basicsize = sizeof(TaskProbe),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+    .slots = probe_slots,
+};
+
+/* --- the module --- */
+
+PyDoc_STRVAR(bucket_position_doc,
+"bucket_position(ns, /)\n--\n\n"
+"Return the table position of a duration of at least 1 ns, as `probes.histogram.bucket_position` does.");
+
+static PyObject *
+module_bucket_position(PyObject *Py_UNUSED(module), PyObject *argument)
+{
+    BucketTable table;
+    long long ns = PyLong_AsLongLong(argument);
+    if (ns == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    if (ns < 1) {
+        PyErr_SetString(PyExc_ValueError, "a bucket holds 1 ns or more");
+        return NULL;
+    }
+    bucket_table_init(&table);
+    return PyLong_FromLong(bucket_position(&table, ns));
+}
+
+static PyMethodDef module_methods[] = {
+    {"bucket_position", module_bucket_position, METH_O, bucket_position_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static int
+module_exec(PyObject *module)
+{
+    ModuleState *state = PyModule_GetState(module);
+    struct {
+        PyObject **place;
+        const char *text;
+    } names[] = {
+        {&state->slot_key, SLOT_CAPSULE},         {&state->name_cr_code, "cr_code"},
+        {&state->name_cr_frame, "cr_frame"},      {&state->name_send, "send"},
+        {&state->name_throw, "throw"},            {&state->name_close, "close"},
+        {&state->name_must_cancel, "_must_cancel"},
+#ifdef WATCH_CONTEXTS
+        {&state->name_context, "context"},        {&state->name_get_context, "get_context"},
+        {&state->name_done, "done"},              {&state->name_cancelled, "cancelled"},
+        {&state->name_exception, "_exception"},   {&state->name_fut_waiter, "_fut_waiter"},
+#endif
+    };
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(names); i++) {
+        *names[i].place = PyUnicode_InternFromString(names[i].text);
+        if (*names[i].place == NULL) {
+            return -1;
+        }
+    }
+    state->probe_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &probe_spec, NULL);
+    state->proxy_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &proxy_spec, NULL);
+    if (state->probe_type == NULL || state->proxy_type == NULL || PyModule_AddType(module, state->probe_type) < 0) {
+        return -1;
+    }
+#ifdef WATCH_CONTEXTS
+    state->watcher = -1;
+    state->interpreter = PyInterpreterState_Get();
+    PyObject *base = PyImport_ImportModule("_weakref");
+    Py_XSETREF(base, base != NULL ? PyObject_GetAttrString(base, "ref") : NULL);
+    if (base == NULL) {
+        return -1;
+    }
+    state->entry_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &entry_spec, base);
+    Py_DECREF(base);
+    state->task_died = PyCFunction_New(&task_died_definition, module);
+    if (state->entry_type == NULL || state->task_died == NULL) {
+        return -1;
+    }
+    state->watcher = PyContext_AddWatcher(context_switched);
+    if (state->watcher < 0) {
+        return -1;
+    }
+    const char *way = "watcher";
+#else
+    const char *way = "proxy";
+#endif
+    return PyModule_AddStringConstant(module, "WAY", way);
+}
+
+static int
+module_traverse(PyObject *module, visitproc visit, void *arg)
+{
+    ModuleState *state = PyModule_GetState(module);
+    Py_VISIT(state->probe_type);
+    Py_VISIT(state->proxy_type);
+#ifdef WATCH_CONTEXTS
+    Py_VISIT(state->entry_type);
+    Py_VISIT(state->task_died);
+#endif
+    return 0;
+}
+
+static int
+module_clear(PyObject *module)
+{
+    ModuleState *state = PyModule_GetState(module);
+    Py_CLEAR(state->probe_type);
+    Py_CLEAR(state->proxy_type);
+#ifdef WATCH_CONTEXTS
+    if (state->watcher >= 0) {
+        if (PyContext_ClearWatcher(state->watcher) < 0) {
+            PyErr_Clear();
+        }
+        state->watcher = -1;
+    }
+    Py_CLEAR(state->entry_type);
+    Py_CLEAR(state->task_died);
+#endif
+    return 0;
+}
+
+static void
+module_free(void *module)
+{
+    ModuleState *state = PyModule_GetState((PyObject *)module);
+    if (state == NULL) {
+        return;
+    }
+    module_clear((PyObject *)module);
+    threads_leave(state);
+    Py_CLEAR(state->slot_key);
+    Py_CLEAR(state->name_cr_code);
+    Py_CLEAR(state->name_cr_frame);
+    Py_CLEAR(state->name_send);
+    Py_CLEAR(state->name_throw);
+    Py_CLEAR(state->name_close);
+    Py_CLEAR(state->name_must_cancel);
+#ifdef WATCH_CONTEXTS
+    Py_CLEAR(state->name_context);
+    Py_CLEAR(state->name_get_context);
+    Py_CLEAR(state->name_done);
+    Py_CLEAR(state->name_cancelled);
+    Py_CLEAR(state->name_exception);
+    Py_CLEAR(state->name_fut_waiter);
+    for (size_t i = 0; state->map != NULL && i <= state->map_mask; i++) {
+        if (state->map[i].entry != NULL) {
+            Py_CLEAR(state->map[i].entry);
+        }
+    }
+    PyMem_Free(state->map);
+    state->map = NULL;
+#endif
+}
+
+static PyModuleDef_Slot module_slots[] = {
+    {Py_mod_exec, module_exec},
+#if PY_VERSION_HEX >= 0x030C0000
+    {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
+#endif
+    {0, NULL},
+};
+
+static struct PyModuleDef module_definition = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "_native",
+    .m_doc = "The native task probe.",
+    .m_size = sizeof(ModuleState),
+    .m_methods = module_methods,
+    .m_slots = module_slots,
+    .m_traverse = module_traverse,
+    .m_clear = module_clear,
+    .m_free = module_free,
+};
+
+PyMODINIT_FUNC
+PyInit__native(void)
+{
+    return PyModuleDef_Init(&module_definition);
+}

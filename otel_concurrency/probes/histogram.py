@@ -180,3 +180,26 @@ class Histogram:
 
 def _used(buckets: list[int]) -> Iterator[int]:
     return (position for position, count in enumerate(buckets) if count)
+
+
+def merge_states(one: HistogramState, other: HistogramState) -> HistogramState:
+    """Return the state of all values of both."""
+    if not one.count or not other.count:
+        return other if not one.count else one
+    used = [state for state in (one, other) if state.bucket_counts]
+    first = min((state.first_position for state in used), default=0)
+    end = max((state.first_position + len(state.bucket_counts) for state in used), default=0)
+    counts = [0] * (end - first)
+    for state in used:
+        for position, count in enumerate(state.bucket_counts, state.first_position):
+            counts[position - first] += count
+    return HistogramState(
+        one.count + other.count,
+        one.sum_ns + other.sum_ns,
+        min(one.min_ns, other.min_ns),
+        max(one.max_ns, other.max_ns),
+        one.zero_count + other.zero_count,
+        first,
+        tuple(counts),
+        one.exemplars + other.exemplars,
+    )

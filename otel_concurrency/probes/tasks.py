@@ -1,11 +1,15 @@
-"""What a task probe keeps, one row per coroutine, and which of the three ways to keep it serves here."""
+"""What a task probe keeps: a row per coroutine function, a row per event loop; and which probe serves here."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import asyncio
+import contextvars
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
-from otel_concurrency.probes.histogram import HistogramState
+from otel_concurrency.probes.histogram import HistogramState, merge_states
 
 OTHER = "_other"
 """The row of every coroutine, and the error type, beyond a table's limit."""
@@ -71,3 +75,117 @@ class LoopRow:
     waiting: int
     oldest_age_ns: int
     oldest_function: str
+
+
+class Untracked:
+    """The tasks that were there before anyone counted; only weakly known."""
+
+    def __init__(self) -> None:
+        self._untracked: weakref.WeakSet[asyncio.Future[Any]] = weakref.WeakSet()
+
+    def leave_untracked(self, tasks: Iterable[asyncio.Future[Any]]) -> None:
+        """Remember tasks made before instrumentation; their start is unknown, so no row counts them."""
+        self._untracked.update(tasks)
+
+    def untracked(self) -> int:
+        """Count those of them that are not done."""
+        return sum(not task.done() for task in self._untracked)
+
+
+class TaskProbe(Protocol):
+    """What all three ways of counting tasks offer."""
+
+    way: str
+    """`proxy`, `watcher` or `pure`."""
+
+    create_task: Callable[..., asyncio.Future[Any]]
+    """`create_task(original, loop, coroutine, *args, **kwargs)` calls the original and follows the task."""
+
+    def read_rows(self) -> list[TaskRow]:
+        """Return each row, exemplars drained, no function twice."""
+
+    def read_loops(self) -> list[LoopRow]:
+        """Return the tasks of each live loop."""
+
+    def leave_untracked(self, tasks: Iterable[asyncio.Future[Any]]) -> None:
+        """Remember tasks made before instrumentation."""
+
+    def untracked(self) -> int:
+        """Count those of them that are not done."""
+
+
+def make_task_probe(
+    *,
+    native: bool = True,
+    max_coroutines: int = 200,
+    max_error_types: int = 50,
+    origin: contextvars.ContextVar[Any] | None = None,
+) -> TaskProbe:
+    """Return the native probe where it is built and wanted, else the pure twin.
+
+    Args:
+        native: Whether the native probe may serve.
+        max_coroutines: Rows kept; the tasks of further coroutine functions share the row `_other`.
+        max_error_types: Exception type names kept over all rows, then `_other`.
+        origin: Context variable whose value exemplars keep.
+    """
+    if native:
+        try:
+            from otel_concurrency.probes.native import NativeTaskProbe
+        except ImportError:  # not built: no compiler, PyPy, a free-threaded interpreter
+            pass
+        else:
+            return NativeTaskProbe(max_coroutines=max_coroutines, max_error_types=max_error_types, origin=origin)
+    from otel_concurrency.probes.pure import PureTaskProbe
+
+    return PureTaskProbe(max_coroutines=max_coroutines, max_error_types=max_error_types, origin=origin)
+
+
+def merge_rows(rows: Iterable[TaskRow]) -> list[TaskRow]:
+    """Add up rows of the same name: two code objects may share one, and the twin counts beside the native probe."""
+    merged: dict[str, TaskRow] = {}
+    for row in rows:
+        known = merged.get(row.function)
+        merged[row.function] = row if known is None else _add_rows(known, row)
+    return list(merged.values())
+
+
+def _add_rows(one: TaskRow, other: TaskRow) -> TaskRow:
+    failed = dict(one.failed)
+    for name, count in other.failed.items():
+        failed[name] = failed.get(name, 0) + count
+    return TaskRow(
+        function=one.function,
+        created=one.created + other.created,
+        finished=one.finished + other.finished,
+        cancelled=one.cancelled + other.cancelled,
+        destroyed=one.destroyed + other.destroyed,
+        failed=failed,
+        live=one.live + other.live,
+        sees_steps=one.sees_steps or other.sees_steps,
+        busy_ns=one.busy_ns + other.busy_ns,
+        steps=one.steps + other.steps,
+        finished_durations=merge_states(one.finished_durations, other.finished_durations),
+        cancelled_durations=merge_states(one.cancelled_durations, other.cancelled_durations),
+        failed_durations=merge_states(one.failed_durations, other.failed_durations),
+        start_delays=merge_states(one.start_delays, other.start_delays),
+        step_durations=merge_states(one.step_durations, other.step_durations),
+    )
+
+
+def merge_loops(rows: Iterable[LoopRow]) -> list[LoopRow]:
+    """Add up rows of the same loop."""
+    merged: dict[int | None, LoopRow] = {}
+    for row in rows:
+        known = merged.get(row.loop_id)
+        if known is None:
+            merged[row.loop_id] = row
+            continue
+        older = row if row.oldest_age_ns > known.oldest_age_ns else known
+        merged[row.loop_id] = replace(
+            older,
+            running=known.running + row.running,
+            scheduled=known.scheduled + row.scheduled,
+            waiting=known.waiting + row.waiting,
+        )
+    return list(merged.values())

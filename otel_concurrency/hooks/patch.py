@@ -1,0 +1,87 @@
+"""The only way to replace something that is not ours, and to let go of it again.
+
+A patch looks in `vars(owner)`, not `getattr(owner, …)`: a class that inherited the attribute gets one of its own, and
+loses it again on removal. Whoever patched on top of us keeps their patch; ours stays beneath it. Removed or not, a
+replacement that somebody still holds falls silent: it does what the original does, and nothing else.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+_MISSING = object()
+_logger = logging.getLogger(__name__)
+
+
+class Patch:
+    """One attribute of one owner, replaced and put back.
+
+    Args:
+        owner: A class or a module.
+        name: The attribute.
+        make_replacement: Called with what the attribute was; returns what it shall be, and a function that silences it.
+    """
+
+    def __init__(
+        self,
+        owner: Any,
+        name: str,
+        make_replacement: Callable[[Any], tuple[Any, Callable[[], None]]],
+    ) -> None:
+        self.owner = owner
+        self.name = name
+        self._make_replacement = make_replacement
+        self._silence: Callable[[], None] = _do_nothing
+        self._before: Any = _MISSING
+        self._replacement: Any = _MISSING
+
+    def __repr__(self) -> str:
+        state = "removed" if self._replacement is _MISSING else "installed" if self.is_outermost else "patched over"
+        return f"<Patch {getattr(self.owner, '__name__', self.owner)}.{self.name} [{state}]>"
+
+    @property
+    def is_outermost(self) -> bool:
+        """Whether the attribute is our replacement itself, with nobody on top."""
+        return self._replacement is not _MISSING and vars(self.owner).get(self.name) is self._replacement
+
+    def install(self) -> None:
+        """Replace the attribute; a second call changes nothing.
+
+        Raises:
+            AttributeError: The owner has no such attribute, or does not let it be set.
+        """
+        if self._replacement is not _MISSING:
+            return
+        before = vars(self.owner).get(self.name, _MISSING)
+        replacement, silence = self._make_replacement(getattr(self.owner, self.name))
+        setattr(self.owner, self.name, replacement)
+        self._before, self._replacement, self._silence = before, vars(self.owner)[self.name], silence
+
+    def remove(self) -> bool:
+        """Put back what was there before.
+
+        Returns:
+            False where somebody patched on top of us: then ours stays, silent, and theirs goes on as it was.
+        """
+        if self._replacement is _MISSING:
+            return True
+        was_outermost = self.is_outermost
+        self._silence()
+        if not was_outermost:
+            _logger.info(
+                "%s.%s was patched again after us; that patch stays, and ours beneath it is silent",
+                getattr(self.owner, "__name__", self.owner),
+                self.name,
+            )
+        elif self._before is _MISSING:
+            delattr(self.owner, self.name)
+        else:
+            setattr(self.owner, self.name, self._before)
+        self._before = self._replacement = _MISSING
+        return was_outermost
+
+
+def _do_nothing() -> None:
+    pass

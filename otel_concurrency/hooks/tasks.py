@@ -1,0 +1,145 @@
+"""Where we attach to asyncio tasks: `create_task` of every event loop class, known now or made later.
+
+`asyncio.create_task`, `gather`, `ensure_future`, `TaskGroup`, `run_coroutine_threadsafe`, `Runner.run` and the finalisers
+of asynchronous generators all end in `loop.create_task` (CPython `asyncio/base_events.py`, `tasks.py`; uvloop `loop.pyx`).
+A task factory, eager or not, stays in place and is called as before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from otel_concurrency.hooks.patch import Patch
+from otel_concurrency.probes.tasks import TaskProbe
+
+_logger = logging.getLogger(__name__)
+
+
+class TaskHook:
+    """Leads every `create_task` of every loop class through a task probe.
+
+    Args:
+        probe: Follows the tasks.
+    """
+
+    def __init__(self, probe: TaskProbe) -> None:
+        self._probe = probe
+        self._patches: list[Patch] = []
+        self._is_active = False
+
+    def __repr__(self) -> str:
+        state = "installed" if self._is_active else "removed"
+        return f"<TaskHook [{state}, {self._probe.way}] {self._patches}>"
+
+    def install(self) -> None:
+        """Patch all loop classes; a second call changes nothing."""
+        if self._is_active:
+            return
+        self._is_active = True
+        self._probe.leave_untracked(_tasks_so_far())
+        self._patch(asyncio.AbstractEventLoop, "__init_subclass__", self._watch_new_classes)
+        for loop_class in _loop_classes(asyncio.AbstractEventLoop):
+            self._patch_loop_class(loop_class)
+
+    def remove(self) -> None:
+        """Put everything back, last first."""
+        self._is_active = False
+        while self._patches:
+            self._patches.pop().remove()
+
+    def _patch(self, owner: type, name: str, make: Callable[[Any], tuple[Any, Callable[[], None]]]) -> None:
+        patch = Patch(owner, name, make)
+        try:
+            patch.install()
+        except (AttributeError, TypeError):  # a class that cannot be changed: say so, its tasks go uncounted
+            _logger.warning("%s.%s cannot be patched; its tasks are not counted", owner.__qualname__, name)
+        else:
+            self._patches.append(patch)
+
+    def _patch_loop_class(self, loop_class: type) -> None:
+        if _has_its_own_create_task(loop_class):
+            self._patch(loop_class, "create_task", self._observe)
+
+    def _observe(self, original: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[[], None]]:
+        create = self._probe.create_task
+        wants = _parameters(original)
+
+        # With the exact parameters no dict is built on the way; beyond these, whatever comes goes through.
+        if wants == ("self", "coro", "name"):
+
+            @functools.wraps(original)
+            def create_task(self: Any, coro: Any, *, name: Any = None) -> Any:
+                return create(original, self, coro, name=name)
+
+        elif wants == ("self", "coro", "name", "context"):
+
+            @functools.wraps(original)
+            def create_task(self: Any, coro: Any, *, name: Any = None, context: Any = None) -> Any:
+                return create(original, self, coro, name=name, context=context)
+
+        else:
+
+            @functools.wraps(original)
+            def create_task(self: Any, coro: Any, **kwargs: Any) -> Any:
+                return create(original, self, coro, **kwargs)
+
+        def silence() -> None:
+            nonlocal create
+            create = _straight_through
+
+        return create_task, silence
+
+    def _watch_new_classes(self, original: Callable[..., None]) -> tuple[Any, Callable[[], None]]:
+        hook = self
+
+        def __init_subclass__(cls: type, **kwargs: Any) -> None:  # noqa: N807
+            super(asyncio.AbstractEventLoop, cls).__init_subclass__(**kwargs)
+            if hook._is_active:
+                hook._patch_loop_class(cls)
+
+        return classmethod(__init_subclass__), lambda: None
+
+
+def _straight_through(original: Callable[..., Any], loop: Any, coro: Any, /, **kwargs: Any) -> Any:
+    return original(loop, coro, **kwargs)
+
+
+def _loop_classes(base: type) -> Iterator[type]:
+    for loop_class in base.__subclasses__():
+        yield loop_class
+        yield from _loop_classes(loop_class)
+
+
+def _has_its_own_create_task(loop_class: type) -> bool:
+    """Whether no class that we patch covers it: one that overrides the method usually calls the one it overrides."""
+    found = getattr(loop_class, "create_task", None)
+    if found is None or found is vars(asyncio.AbstractEventLoop)["create_task"]:
+        return False
+    if issubclass(loop_class, asyncio.BaseEventLoop):
+        return loop_class is asyncio.BaseEventLoop
+    covered = any(
+        "create_task" in vars(base) and hasattr(vars(base)["create_task"], "__wrapped__")
+        for base in loop_class.__mro__
+    )
+    return not covered
+
+
+def _parameters(function: Callable[..., Any]) -> tuple[str, ...] | None:
+    try:
+        return tuple(inspect.signature(function).parameters)
+    except (TypeError, ValueError):  # compiled, and without a signature
+        return None
+
+
+def _tasks_so_far() -> list[asyncio.Task[Any]]:
+    """Return the live tasks of this thread's loop, running or set; other threads' loops cannot be asked safely."""
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        return []
+    return [task for task in asyncio.all_tasks(loop) if not task.done()]

@@ -1,0 +1,55 @@
+"""Counts asyncio tasks: the task hook, joined to its metrics."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from dataclasses import fields
+from typing import Any
+
+from opentelemetry import context as opentelemetry_context
+from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
+
+from otel_concurrency.config import Config, TaskOptions
+from otel_concurrency.hooks.tasks import TaskHook
+from otel_concurrency.probes.tasks import make_task_probe
+from otel_concurrency.signals.producer import default_producer
+from otel_concurrency.signals.task_metrics import TaskMetrics
+
+
+class AsyncioTaskInstrumentor(BaseInstrumentor):
+    """Counts every task of every event loop by coroutine function.
+
+    Options are the fields of `TaskOptions`; what is not given comes from the environment.
+    """
+
+    configuration = TaskOptions
+
+    _hook: TaskHook | None = None
+    _metrics: TaskMetrics | None = None
+
+    def instrumentation_dependencies(self) -> Collection[str]:
+        """Return nothing: asyncio is in the standard library."""
+        return ()
+
+    def _instrument(self, **kwargs: Any) -> None:
+        options = {field.name: kwargs.get(field.name) for field in fields(TaskOptions)}
+        config = Config.from_options(options, os.environ)
+        probe = make_task_probe(
+            native=config.native,
+            max_coroutines=config.max_coroutines,
+            max_error_types=config.max_error_types,
+            # Where the default runtime context keeps the current span; another one has no such variable.
+            origin=getattr(opentelemetry_context._RUNTIME_CONTEXT, "_current_context", None),
+        )
+        self._metrics = TaskMetrics(probe)
+        self._hook = TaskHook(probe)
+        self._hook.install()
+        default_producer().register(self._metrics)
+
+    def _uninstrument(self, **kwargs: Any) -> None:
+        if self._hook is not None:
+            self._hook.remove()
+        if self._metrics is not None:
+            default_producer().unregister(self._metrics)
+        self._hook = self._metrics = None

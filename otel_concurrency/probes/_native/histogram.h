@@ -1,0 +1,260 @@
+/* Base-2 exponential histograms of nanoseconds: the twin of probes/histogram.py, same table, same buckets.
+
+   Observing allocates once per histogram and never fails: without memory the value still counts in count and sum. */
+
+#ifndef OTEL_CONCURRENCY_HISTOGRAM_H
+#define OTEL_CONCURRENCY_HISTOGRAM_H
+
+#define BUCKETS_PER_OCTAVE 8
+#define LOWEST_EXPONENT (-30)
+#define HIGHEST_EXPONENT 16
+#define BUCKET_COUNT ((HIGHEST_EXPONENT - LOWEST_EXPONENT) * BUCKETS_PER_OCTAVE)
+#define EXEMPLARS_PER_HISTOGRAM 4
+/* Wanted exemplars that are let go after one found nothing current: looking costs more than counting. */
+#define EXEMPLAR_REST 64
+
+typedef struct {
+    PyObject *origin;
+    int64_t value_ns;
+    int64_t at_unix_ns;
+    int position;
+} Exemplar;
+
+typedef struct {
+    uint64_t count;
+    uint64_t zero_count;
+    int64_t sum_ns;
+    int64_t min_ns;
+    int64_t max_ns;
+    uint64_t *buckets; /* NULL until something is observed */
+    int exemplar_count;
+    int exemplar_rest;
+    Exemplar exemplars[EXEMPLARS_PER_HISTOGRAM];
+} Histogram;
+
+typedef struct {
+    int64_t upper_ns[BUCKET_COUNT];
+    short first_of_bit[64]; /* first bucket that can hold a value whose highest bit is this one */
+} BucketTable;
+
+/* 2 ** (k / 8), the doubles that probes/histogram.py starts from. */
+static const double MANTISSAS[BUCKETS_PER_OCTAVE] = {
+    1.0, 1.0905077326652577, 1.189207115002721, 1.2968395546510096,
+    1.4142135623730951, 1.5422108254079407, 1.681792830507429, 1.8340080864093424,
+};
+
+static void
+bucket_table_init(BucketTable *table)
+{
+    int position = 0;
+    for (int i = 0; i < BUCKET_COUNT; i++) {
+        int upper = i + 1;
+        double bound = ldexp(MANTISSAS[upper % BUCKETS_PER_OCTAVE],
+                             LOWEST_EXPONENT + upper / BUCKETS_PER_OCTAVE);
+        table->upper_ns[i] = (int64_t)floor(bound * 1e9);
+    }
+    for (int bit = 0; bit < 63; bit++) {
+        int64_t least = (int64_t)1 << bit;
+        while (position < BUCKET_COUNT - 1 && table->upper_ns[position] < least) {
+            position++;
+        }
+        table->first_of_bit[bit] = (short)position;
+    }
+    table->first_of_bit[63] = BUCKET_COUNT - 1;
+}
+
+static inline int
+highest_bit(uint64_t value)
+{
+#if defined(__GNUC__) || defined(__clang__)
+    return 63 - __builtin_clzll(value);
+#else
+    int bit = 0;
+    while (value >>= 1) {
+        bit++;
+    }
+    return bit;
+#endif
+}
+
+/* The bucket of a duration of at least 1 ns. */
+static inline int
+bucket_position(const BucketTable *table, int64_t ns)
+{
+    int position = table->first_of_bit[highest_bit((uint64_t)ns)];
+    while (position < BUCKET_COUNT - 1 && table->upper_ns[position] < ns) {
+        position++;
+    }
+    return position;
+}
+
+/* Count one value. Returns the bucket if its exemplar would change, -1 if not. */
+static inline int
+histogram_observe(Histogram *histogram, const BucketTable *table, int64_t ns)
+{
+    if (ns < 0) {
+        ns = 0;
+    }
+    if (histogram->count == 0 || ns < histogram->min_ns) {
+        histogram->min_ns = ns;
+    }
+    if (ns > histogram->max_ns) {
+        histogram->max_ns = ns;
+    }
+    histogram->count++;
+    histogram->sum_ns += ns;
+    if (ns == 0) {
+        histogram->zero_count++;
+        return -1;
+    }
+    if (histogram->buckets == NULL) {
+        histogram->buckets = PyMem_Calloc(BUCKET_COUNT, sizeof(uint64_t));
+        if (histogram->buckets == NULL) {
+            return -1;
+        }
+    }
+    int position = bucket_position(table, ns);
+    histogram->buckets[position]++;
+    if (histogram->exemplar_rest > 0) {
+        histogram->exemplar_rest--;
+        return -1;
+    }
+    int fastest = BUCKET_COUNT;
+    for (int i = 0; i < histogram->exemplar_count; i++) {
+        Exemplar *held = &histogram->exemplars[i];
+        if (held->position == position) {
+            return ns > held->value_ns ? position : -1;
+        }
+        if (held->position < fastest) {
+            fastest = held->position;
+        }
+    }
+    if (histogram->exemplar_count == EXEMPLARS_PER_HISTOGRAM && position < fastest) {
+        return -1;
+    }
+    return position;
+}
+
+/* Keep an exemplar that `histogram_observe` asked for. Steals the reference to origin; NULL means nothing was current. */
+static void
+histogram_keep_exemplar(Histogram *histogram, int position, int64_t ns, int64_t at_unix_ns, PyObject *origin)
+{
+    if (origin == NULL) {
+        histogram->exemplar_rest = EXEMPLAR_REST;
+        return;
+    }
+    Exemplar *place = NULL;
+    for (int i = 0; i < histogram->exemplar_count; i++) {
+        Exemplar *held = &histogram->exemplars[i];
+        if (held->position == position) {
+            place = held;
+            break;
+        }
+        if (histogram->exemplar_count == EXEMPLARS_PER_HISTOGRAM
+            && (place == NULL || held->position < place->position)) {
+            place = held;
+        }
+    }
+    if (place == NULL) {
+        place = &histogram->exemplars[histogram->exemplar_count++];
+        place->origin = NULL;
+    }
+    PyObject *before = place->origin;
+    *place = (Exemplar){origin, ns, at_unix_ns, position};
+    Py_XDECREF(before); /* last: it may run code that comes back here */
+}
+
+static int
+histogram_traverse(Histogram *histogram, visitproc visit, void *arg)
+{
+    for (int i = 0; i < histogram->exemplar_count; i++) {
+        Py_VISIT(histogram->exemplars[i].origin);
+    }
+    return 0;
+}
+
+static void
+histogram_drop_exemplars(Histogram *histogram)
+{
+    Exemplar dropped[EXEMPLARS_PER_HISTOGRAM];
+    int count = histogram->exemplar_count;
+    memcpy(dropped, histogram->exemplars, sizeof(dropped));
+    histogram->exemplar_count = 0;
+    for (int i = 0; i < count; i++) {
+        Py_XDECREF(dropped[i].origin);
+    }
+}
+
+static void
+histogram_free(Histogram *histogram)
+{
+    histogram_drop_exemplars(histogram);
+    PyMem_Free(histogram->buckets);
+    histogram->buckets = NULL;
+}
+
+/* Build the arguments of a HistogramState, exemplars drained into it. */
+static PyObject *
+histogram_read(Histogram *histogram)
+{
+    Exemplar drained[EXEMPLARS_PER_HISTOGRAM];
+    int drained_count = histogram->exemplar_count;
+    memcpy(drained, histogram->exemplars, sizeof(drained));
+    histogram->exemplar_count = 0;
+    histogram->exemplar_rest = 0;
+    Histogram read = *histogram; /* building tuples may run a collection, and that more tasks */
+
+    int first = 0;
+    int last = -1;
+    uint64_t buckets[BUCKET_COUNT];
+    if (read.buckets != NULL) {
+        memcpy(buckets, read.buckets, sizeof(buckets));
+        last = BUCKET_COUNT - 1;
+        while (last >= 0 && buckets[last] == 0) {
+            last--;
+        }
+        while (first <= last && buckets[first] == 0) {
+            first++;
+        }
+        if (last < 0) {
+            first = 0;
+        }
+    }
+    PyObject *result = NULL;
+    PyObject *exemplars = NULL;
+    PyObject *counts = PyTuple_New(last - first + 1);
+    if (counts == NULL) {
+        goto done;
+    }
+    for (int i = first; i <= last; i++) {
+        PyObject *count = PyLong_FromUnsignedLongLong(buckets[i]);
+        if (count == NULL) {
+            goto done;
+        }
+        PyTuple_SET_ITEM(counts, i - first, count);
+    }
+    exemplars = PyTuple_New(drained_count);
+    if (exemplars == NULL) {
+        goto done;
+    }
+    for (int i = 0; i < drained_count; i++) {
+        PyObject *exemplar = Py_BuildValue("(iLLO)", drained[i].position, (long long)drained[i].value_ns,
+                                           (long long)drained[i].at_unix_ns, drained[i].origin);
+        if (exemplar == NULL) {
+            goto done;
+        }
+        PyTuple_SET_ITEM(exemplars, i, exemplar);
+    }
+    result = Py_BuildValue("(KLLLKiOO)", (unsigned long long)read.count, (long long)read.sum_ns,
+                           (long long)read.min_ns, (long long)read.max_ns, (unsigned long long)read.zero_count,
+                           first, counts, exemplars);
+done:
+    Py_XDECREF(counts);
+    Py_XDECREF(exemplars);
+    for (int i = 0; i < drained_count; i++) {
+        Py_DECREF(drained[i].origin);
+    }
+    return result;
+}
+
+#endif

@@ -1,0 +1,379 @@
+/* CPython 3.10 to 3.13: a transparent proxy that owns a task's coroutine and clocks every step.
+
+   A task drives its coroutine through two doors, `am_send` and the method `throw` (Modules/_asynciomodule.c,
+   task_step_impl); both stand here. Every other question is answered by the coroutine itself. */
+
+#ifndef OTEL_CONCURRENCY_PROXY_H
+#define OTEL_CONCURRENCY_PROXY_H
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *coroutine; /* NULL only while the proxy is taken apart */
+    PyObject *weak_references;
+    Live live;
+} Proxy;
+
+static inline Proxy *
+as_proxy(PyObject *object)
+{
+    return (Proxy *)object;
+}
+
+static PyObject *
+proxy_new(TaskProbe *probe, PyObject *loop, PyObject *coroutine)
+{
+    Proxy *proxy = PyObject_GC_New(Proxy, probe->state->proxy_type);
+    if (proxy == NULL) {
+        return NULL;
+    }
+    proxy->coroutine = Py_NewRef(coroutine);
+    proxy->weak_references = NULL;
+    memset(&proxy->live, 0, sizeof(Live));
+    proxy->live.row = row_of(probe, coroutine);
+    proxy->live.loop = loop_index(probe, loop);
+    Py_INCREF(probe); /* the row is the probe's */
+    proxy->live.created_ns = monotonic_ns();
+    PyObject_GC_Track(proxy);
+    return (PyObject *)proxy;
+}
+
+static void
+proxy_dealloc(PyObject *self)
+{
+    Proxy *proxy = as_proxy(self);
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    Py_TRASHCAN_BEGIN(self, proxy_dealloc)
+    if (proxy->weak_references != NULL) {
+        PyObject_ClearWeakRefs(self);
+    }
+    TaskProbe *probe = proxy->live.row->probe;
+    if (!proxy->live.done) {
+        live_end(&proxy->live, DESTROYED, NULL, 0, NULL);
+    }
+    Py_CLEAR(proxy->coroutine); /* runs its `finally` blocks if it was left suspended */
+    PyObject_GC_Del(self);
+    Py_DECREF(probe);
+    Py_DECREF(type);
+    Py_TRASHCAN_END
+}
+
+/* No tp_clear, as the coroutine has none: finalising it is what breaks a cycle through it. */
+static int
+proxy_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(as_proxy(self)->coroutine);
+    Py_VISIT(as_proxy(self)->live.row->probe);
+    return 0;
+}
+
+/* A coroutine that returned is normally a task that finished, but a task cancelled during its very last step ends
+   cancelled (task_step_impl, "Task is cancelled right before coro stops"). */
+static Outcome
+outcome_of_return(Proxy *proxy)
+{
+    TaskProbe *probe = proxy->live.row->probe;
+    PyObject *loop = probe->loops[proxy->live.loop].loop;
+    if (probe->current_tasks == NULL || proxy->live.loop == MAX_LOOPS) {
+        return FINISHED;
+    }
+    int cancelled = 0;
+    PyObject *task = PyDict_GetItemWithError(probe->current_tasks, loop);
+    if (task != NULL) {
+        Py_INCREF(task);
+        PyObject *flag = PyObject_GetAttr(task, probe->state->name_must_cancel);
+        cancelled = flag == Py_True;
+        Py_XDECREF(flag);
+        Py_DECREF(task);
+    }
+    PyErr_Clear();
+    return cancelled ? CANCELLED : FINISHED;
+}
+
+/* Whether an error that came out of the coroutine also ended it; "coroutine already executing" does not. */
+static int
+has_ended(Proxy *proxy)
+{
+    PyObject *frame = PyObject_GetAttr(proxy->coroutine, proxy->live.row->probe->state->name_cr_frame);
+    int ended = frame == Py_None;
+    Py_XDECREF(frame);
+    PyErr_Clear();
+    return ended;
+}
+
+static void
+proxy_ended_with_error(Proxy *proxy, int64_t now_ns)
+{
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    if (has_ended(proxy) && !proxy->live.done) {
+        TaskProbe *probe = proxy->live.row->probe;
+        if (PyErr_GivenExceptionMatches(type, probe->cancelled_error)) {
+            live_end(&proxy->live, CANCELLED, NULL, now_ns, NULL);
+        }
+        else {
+            live_end(&proxy->live, FAILED, (PyTypeObject *)type, now_ns, NULL);
+        }
+    }
+    PyErr_Restore(type, value, traceback);
+}
+
+/* One step, from either door. `error` NULL: send `argument`; else call `throw(*error)` of `error_count`. */
+static PySendResult
+proxy_step(Proxy *proxy, PyObject *argument, PyObject *const *error, Py_ssize_t error_count, PyObject **result)
+{
+    Live *live = &proxy->live;
+    PyObject *coroutine = proxy->coroutine;
+    if (coroutine == NULL) {
+        *result = NULL;
+        PyErr_SetString(PyExc_RuntimeError, "cannot reuse already awaited coroutine");
+        return PYGEN_ERROR;
+    }
+    ThreadSlot *slot = NULL;
+    Step step;
+    /* Re-entered while running, or driven on after its end: the coroutine refuses, and there is nothing to count. */
+    int observed = !live->done && live->state != RUNNING;
+    Py_INCREF(proxy);
+    if (observed) {
+        slot = thread_slot(live->row->probe->state);
+        step.row = live->row;
+        step.began_ns = monotonic_ns();
+        if (slot != NULL) {
+            step.outer = slot->innermost;
+            slot->innermost = &step;
+#ifdef WATCH_CONTEXTS
+            if (slot->depth > 0 && slot->context == context_of_frame(slot)) {
+                slot->frames[slot->depth - 1].disowned = 1;
+            }
+#endif
+        }
+        live_begin_step(live, step.began_ns, NULL);
+    }
+    PySendResult outcome;
+    if (error == NULL) {
+        outcome = PyIter_Send(coroutine, argument, result);
+    }
+    else {
+        PyObject *throw = PyObject_GetAttr(coroutine, live->row->probe->state->name_throw);
+        *result = throw != NULL ? PyObject_Vectorcall(throw, error, error_count, NULL) : NULL;
+        Py_XDECREF(throw);
+        outcome = *result != NULL ? PYGEN_NEXT : PYGEN_ERROR;
+    }
+    if (observed) {
+        int64_t now_ns = monotonic_ns();
+        if (slot != NULL) {
+            slot->innermost = step.outer;
+        }
+        if (outcome == PYGEN_NEXT) {
+            live_end_step(live, step.began_ns, now_ns, *result == Py_None ? SCHEDULED : WAITING, NULL);
+        }
+        else {
+            /* The histograms may look up a context variable, and that not with an exception set. */
+            PyObject *type, *value, *traceback;
+            PyErr_Fetch(&type, &value, &traceback);
+            live_end_step(live, step.began_ns, now_ns, WAITING, NULL);
+            if (outcome == PYGEN_RETURN || (error != NULL && type == PyExc_StopIteration)) {
+                live_end(live, outcome_of_return(proxy), NULL, now_ns, NULL);
+                PyErr_Restore(type, value, traceback);
+            }
+            else {
+                PyErr_Restore(type, value, traceback);
+                proxy_ended_with_error(proxy, now_ns);
+            }
+        }
+    }
+    Py_DECREF(proxy);
+    return outcome;
+}
+
+static PySendResult
+proxy_am_send(PyObject *self, PyObject *argument, PyObject **result)
+{
+    return proxy_step(as_proxy(self), argument, NULL, 0, result);
+}
+
+static PyObject *
+proxy_send(PyObject *self, PyObject *argument)
+{
+    PyObject *result;
+    switch (proxy_step(as_proxy(self), argument, NULL, 0, &result)) {
+    case PYGEN_NEXT:
+        return result;
+    case PYGEN_RETURN: {
+        /* StopIteration(value), made whole so that a tuple or an exception as value stays one value. */
+        PyObject *stop = result == Py_None ? PyObject_CallNoArgs(PyExc_StopIteration)
+                                           : PyObject_CallOneArg(PyExc_StopIteration, result);
+        if (stop != NULL) {
+            PyErr_SetObject(PyExc_StopIteration, stop);
+            Py_DECREF(stop);
+        }
+        Py_DECREF(result);
+        return NULL;
+    }
+    default:
+        return NULL;
+    }
+}
+
+static PyObject *
+proxy_throw(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
+{
+    PyObject *result;
+    /* Without arguments the coroutine's own TypeError comes back. */
+    proxy_step(as_proxy(self), NULL, arguments, count, &result);
+    return result;
+}
+
+static PyObject *
+proxy_inner(PyObject *self)
+{
+    PyObject *coroutine = as_proxy(self)->coroutine;
+    if (coroutine == NULL) {
+        PyErr_SetString(PyExc_ReferenceError, "the coroutine of this task is gone");
+    }
+    return coroutine;
+}
+
+/* Ends no task: the task's own next step does, by failing on a closed coroutine. */
+static PyObject *
+proxy_close(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    PyObject *coroutine = proxy_inner(self);
+    if (coroutine == NULL) {
+        return NULL;
+    }
+    Py_INCREF(coroutine);
+    PyObject *result = PyObject_CallMethod(coroutine, "close", NULL);
+    Py_DECREF(coroutine);
+    return result;
+}
+
+static PyObject *
+proxy_await(PyObject *self)
+{
+    PyObject *coroutine = proxy_inner(self);
+    return coroutine != NULL ? PyObject_CallMethod(coroutine, "__await__", NULL) : NULL;
+}
+
+static PyObject *
+proxy_getattro(PyObject *self, PyObject *name)
+{
+    PyObject *coroutine = proxy_inner(self);
+    if (coroutine == NULL) {
+        return NULL;
+    }
+    ModuleState *state = as_proxy(self)->live.row->probe->state;
+    if (name == state->name_throw || name == state->name_send || name == state->name_close) {
+        return PyObject_GenericGetAttr(self, name);
+    }
+    if (PyUnicode_Check(name) && !PyUnicode_CHECK_INTERNED(name)
+        && (PyUnicode_Compare(name, state->name_throw) == 0 || PyUnicode_Compare(name, state->name_send) == 0
+            || PyUnicode_Compare(name, state->name_close) == 0)) {
+        return PyObject_GenericGetAttr(self, name);
+    }
+    return PyObject_GetAttr(coroutine, name);
+}
+
+static int
+proxy_setattro(PyObject *self, PyObject *name, PyObject *value)
+{
+    PyObject *coroutine = proxy_inner(self);
+    return coroutine != NULL ? PyObject_SetAttr(coroutine, name, value) : -1;
+}
+
+static PyObject *
+proxy_repr(PyObject *self)
+{
+    PyObject *coroutine = proxy_inner(self);
+    return coroutine != NULL ? PyObject_Repr(coroutine) : NULL;
+}
+
+static Py_hash_t
+proxy_hash(PyObject *self)
+{
+    PyObject *coroutine = proxy_inner(self);
+    return coroutine != NULL ? PyObject_Hash(coroutine) : -1;
+}
+
+static PyObject *
+proxy_richcompare(PyObject *self, PyObject *other, int operation)
+{
+    PyObject *coroutine = proxy_inner(self);
+    if (coroutine == NULL) {
+        return NULL;
+    }
+    PyTypeObject *proxy_type = as_proxy(self)->live.row->probe->state->proxy_type;
+    if (Py_IS_TYPE(other, proxy_type) && as_proxy(other)->coroutine != NULL) {
+        other = as_proxy(other)->coroutine;
+    }
+    return PyObject_RichCompare(coroutine, other, operation);
+}
+
+static PyMethodDef proxy_methods[] = {
+    {"send", proxy_send, METH_O, NULL},
+    {"throw", (PyCFunction)(void (*)(void))proxy_throw, METH_FASTCALL, NULL},
+    {"close", proxy_close, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMemberDef proxy_members[] = {
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(Proxy, weak_references), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot proxy_slots[] = {
+    {Py_tp_dealloc, proxy_dealloc},     {Py_tp_traverse, proxy_traverse},
+    {Py_tp_getattro, proxy_getattro},   {Py_tp_setattro, proxy_setattro},
+    {Py_tp_repr, proxy_repr},           {Py_tp_hash, proxy_hash},
+    {Py_tp_richcompare, proxy_richcompare},
+    {Py_tp_methods, proxy_methods},     {Py_tp_members, proxy_members},
+    {Py_am_send, proxy_am_send},        {Py_am_await, proxy_await},
+    {0, NULL},
+};
+
+static PyType_Spec proxy_spec = {
+    .name = "otel_concurrency.probes._native.coroutine",
+    .basicsize = sizeof(Proxy),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC
+#ifdef Py_TPFLAGS_DISALLOW_INSTANTIATION
+             | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE
+#endif
+    ,
+    .slots = proxy_slots,
+};
+
+/* Call create_task with a proxy in the place of the coroutine. */
+static PyObject *
+create_task_with_proxy(TaskProbe *probe, PyObject *const *arguments, size_t count, PyObject *keywords)
+{
+    PyObject *room[8];
+    size_t total = count + (keywords != NULL ? (size_t)PyTuple_GET_SIZE(keywords) : 0);
+    PyObject **call = total <= Py_ARRAY_LENGTH(room) ? room : PyMem_Malloc(total * sizeof(PyObject *));
+    if (call == NULL) {
+        return PyErr_NoMemory();
+    }
+    PyObject *task = NULL;
+    PyObject *proxy = proxy_new(probe, arguments[1], arguments[2]);
+    if (proxy != NULL) {
+        memcpy(call, arguments, total * sizeof(PyObject *));
+        call[2] = proxy;
+        task = PyObject_Vectorcall(call[0], call + 1, (count - 1) | PY_VECTORCALL_ARGUMENTS_OFFSET, keywords);
+        Live *live = &as_proxy(proxy)->live;
+        if (!live->counted) {
+            if (task != NULL) {
+                live_count(live);
+            }
+            else {
+                live->done = 1; /* refused: there never was a task */
+            }
+        }
+        Py_DECREF(proxy);
+    }
+    if (call != room) {
+        PyMem_Free(call);
+    }
+    return task;
+}
+
+#endif

@@ -1,0 +1,519 @@
+/* What is kept: a row per coroutine function, a row per event loop, a slot per thread. Rows live as long as their probe,
+   so a task may point at its row without owning it. Everything is guarded by the GIL of the probe's interpreter. */
+
+#ifndef OTEL_CONCURRENCY_ROWS_H
+#define OTEL_CONCURRENCY_ROWS_H
+
+#define MAX_LOOPS 16 /* then all others share a row, asyncio.eventloop.id "other" */
+
+typedef enum { FINISHED, CANCELLED, FAILED, DESTROYED } Outcome;
+typedef enum { SCHEDULED, WAITING, RUNNING, STATE_COUNT } State;
+
+struct TaskProbe;
+struct ModuleState;
+
+/* One step that is under way; they nest where eager tasks or nested loops do. */
+typedef struct Step {
+    struct Row *row;
+    struct Step *outer;
+    int64_t began_ns;
+} Step;
+
+typedef struct Row {
+    struct TaskProbe *probe;
+    PyObject *key;  /* code object, or the type of what is no coroutine function's; NULL for the row of all others */
+    PyObject *name; /* module.qualname */
+    PyObject *failed; /* dict: exception type name -> count */
+    uint64_t created;
+    uint64_t finished;
+    uint64_t cancelled;
+    uint64_t destroyed;
+    uint64_t failures;
+    uint64_t steps;
+    int64_t busy_ns;
+    Histogram durations[3]; /* by Outcome; a destroyed task has no end to measure */
+    Histogram start_delays;
+    Histogram step_durations;
+} Row;
+
+/* The live tasks of a loop are a doubly linked list in order of creation: the first one is the oldest. */
+typedef struct Live {
+    struct Live *older;
+    struct Live *newer;
+    Row *row;
+    int64_t created_ns;
+    int64_t busy_ns;
+    uint32_t steps;
+    uint8_t loop;  /* index into TaskProbe.loops */
+    uint8_t state; /* State */
+    uint8_t counted : 1;
+    uint8_t done : 1;
+    uint8_t watched : 1; /* the numbers of an Entry, not of a Proxy */
+} Live;
+
+typedef struct {
+    PyObject *reference; /* weak reference to the loop; NULL: free */
+    PyObject *loop;      /* borrowed, only ever compared, and only while the reference is alive */
+    const char *type;
+    int64_t states[STATE_COUNT];
+    Live *oldest;
+    Live *newest;
+} Loop;
+
+typedef struct TaskProbe {
+    PyObject_HEAD
+    struct ModuleState *state;
+    PyObject *module; /* keeps `state` alive */
+    PyObject *origin_var;      /* ContextVar or NULL */
+    PyObject *cancelled_error; /* asyncio.CancelledError */
+    PyObject *current_tasks;   /* asyncio's dict: loop -> task, or NULL */
+    PyObject *foreign;         /* callable for what this probe cannot follow, or NULL */
+    PyObject *error_names;     /* set of exception type names in use */
+    Row **rows;
+    Row **slots; /* open addressing by key */
+    Py_ssize_t row_count; /* rows[0] is the row of all others */
+    Py_ssize_t max_rows;
+    Py_ssize_t max_error_types;
+    size_t slot_mask;
+    uint64_t lost; /* events that memory ran out for */
+    Loop loops[MAX_LOOPS + 1];
+    BucketTable buckets;
+} TaskProbe;
+
+static size_t
+pointer_hash(const void *pointer)
+{
+    uintptr_t bits = (uintptr_t)pointer;
+    return (size_t)((bits >> 4) * (uintptr_t)0x9E3779B97F4A7C15ull >> 17);
+}
+
+static PyObject *
+qualified_name(PyObject *module, PyObject *qualname)
+{
+    if (module == NULL || !PyUnicode_Check(module) || PyUnicode_GET_LENGTH(module) == 0) {
+        return Py_NewRef(qualname);
+    }
+    return PyUnicode_FromFormat("%U.%U", module, qualname);
+}
+
+/* `module.qualname` of a type, without `builtins.`. */
+static PyObject *
+type_name(PyTypeObject *type)
+{
+    PyObject *module = PyObject_GetAttrString((PyObject *)type, "__module__");
+    PyObject *qualname = PyObject_GetAttrString((PyObject *)type, "__qualname__");
+    PyObject *name = NULL;
+    if (qualname != NULL && PyUnicode_Check(qualname)) {
+        int plain = module == NULL || !PyUnicode_Check(module)
+                    || PyUnicode_CompareWithASCIIString(module, "builtins") == 0;
+        name = qualified_name(plain ? NULL : module, qualname);
+    }
+    Py_XDECREF(module);
+    Py_XDECREF(qualname);
+    PyErr_Clear();
+    return name != NULL ? name : PyUnicode_FromString(type->tp_name);
+}
+
+/* `module.qualname` of the function that a coroutine came from, `code` being its code object. */
+static PyObject *
+coroutine_name(PyObject *coroutine, PyObject *code, const char *frame_attribute)
+{
+    PyObject *module = NULL;
+    PyObject *qualname = NULL;
+    PyObject *name = NULL;
+#if PY_VERSION_HEX >= 0x030B0000
+    qualname = PyObject_GetAttrString(code, "co_qualname");
+#else
+    qualname = PyObject_GetAttrString(coroutine, "__qualname__");
+#endif
+    if (qualname == NULL || !PyUnicode_Check(qualname)) {
+        goto done;
+    }
+    PyObject *frame = PyObject_GetAttrString(coroutine, frame_attribute);
+    if (frame != NULL) {
+        PyObject *globals = PyObject_GetAttrString(frame, "f_globals"); /* fails on None: a coroutine at its end */
+        if (globals != NULL && PyDict_Check(globals)) {
+            module = Py_XNewRef(PyDict_GetItemString(globals, "__name__"));
+        }
+        Py_XDECREF(globals);
+        Py_DECREF(frame);
+    }
+    PyErr_Clear();
+    name = qualified_name(module, qualname);
+done:
+    Py_XDECREF(module);
+    Py_XDECREF(qualname);
+    return name;
+}
+
+static Row *
+row_new(TaskProbe *probe, PyObject *key, PyObject *name)
+{
+    Row *row = PyMem_Calloc(1, sizeof(Row));
+    if (row == NULL) {
+        PyErr_NoMemory();
+        return NULL;
+    }
+    row->failed = PyDict_New();
+    if (row->failed == NULL) {
+        PyMem_Free(row);
+        return NULL;
+    }
+    row->probe = probe;
+    row->key = Py_XNewRef(key);
+    row->name = Py_NewRef(name);
+    probe->rows[probe->row_count++] = row;
+    return row;
+}
+
+static Histogram *
+row_histogram(Row *row, int which)
+{
+    switch (which) {
+    case 0:
+        return &row->start_delays;
+    case 1:
+        return &row->step_durations;
+    default:
+        return &row->durations[which - 2];
+    }
+}
+
+#define ROW_HISTOGRAMS 5
+
+static void
+row_free(Row *row)
+{
+    for (int i = 0; i < ROW_HISTOGRAMS; i++) {
+        histogram_free(row_histogram(row, i));
+    }
+    Py_XDECREF(row->key);
+    Py_XDECREF(row->name);
+    Py_XDECREF(row->failed);
+    PyMem_Free(row);
+}
+
+/* The row of a key, if it has one: no Python code runs. */
+static inline Row *
+row_find(TaskProbe *probe, PyObject *key)
+{
+    size_t place = pointer_hash(key) & probe->slot_mask;
+    Row *row;
+    while ((row = probe->slots[place]) != NULL) {
+        if (row->key == key) {
+            return row;
+        }
+        place = (place + 1) & probe->slot_mask;
+    }
+    return NULL;
+}
+
+/* The row of a coroutine or of anything like one; the row of all others when the table is full or names fail. Borrows. */
+static Row *
+row_of(TaskProbe *probe, PyObject *coroutine)
+{
+    static const char *const attributes[][2] = {{"cr_code", "cr_frame"}, {"gi_code", "gi_frame"}};
+    PyObject *key = NULL;
+    PyObject *name = NULL;
+    int kind = 0;
+    if (PyCoro_CheckExact(coroutine)) {
+        key = PyObject_GetAttr(coroutine, probe_name_cr_code(probe));
+    }
+    else {
+        for (kind = 0; kind < 2 && key == NULL; kind++) {
+            key = PyObject_GetAttrString(coroutine, attributes[kind][0]);
+            if (key == NULL || !PyCode_Check(key)) {
+                PyErr_Clear();
+                Py_CLEAR(key);
+                continue;
+            }
+            break;
+        }
+        if (key == NULL) {
+            key = Py_NewRef((PyObject *)Py_TYPE(coroutine));
+        }
+    }
+    if (key == NULL) {
+        PyErr_Clear();
+        return probe->rows[0];
+    }
+    Row *row = row_find(probe, key);
+    if (row == NULL && probe->row_count <= probe->max_rows) {
+        name = PyCode_Check(key) ? coroutine_name(coroutine, key, attributes[kind][1])
+                                 : type_name((PyTypeObject *)key);
+        /* Naming may have run a collection, and that more tasks. */
+        row = row_find(probe, key);
+        if (row == NULL && name != NULL && probe->row_count <= probe->max_rows) {
+            row = row_new(probe, key, name);
+            if (row != NULL) {
+                size_t place = pointer_hash(key) & probe->slot_mask;
+                while (probe->slots[place] != NULL) {
+                    place = (place + 1) & probe->slot_mask;
+                }
+                probe->slots[place] = row;
+            }
+        }
+        Py_XDECREF(name);
+        PyErr_Clear();
+    }
+    Py_DECREF(key);
+    return row != NULL ? row : probe->rows[0];
+}
+
+/* Count a failure by its type's name, bounded over the whole probe. */
+static void
+row_count_failure(Row *row, PyTypeObject *type)
+{
+    TaskProbe *probe = row->probe;
+    PyObject *name = type_name(type);
+    PyObject *count = NULL;
+    row->failures++;
+    if (name == NULL) {
+        goto lost;
+    }
+    int known = PySet_Contains(probe->error_names, name);
+    if (known == 0) {
+        if (PySet_GET_SIZE(probe->error_names) >= probe->max_error_types) {
+            Py_SETREF(name, PyUnicode_FromString("_other"));
+            if (name == NULL) {
+                goto lost;
+            }
+        }
+        else {
+            known = PySet_Add(probe->error_names, name);
+        }
+    }
+    if (known < 0) {
+        goto lost;
+    }
+    PyObject *before = PyDict_GetItemWithError(row->failed, name);
+    unsigned long long already = before != NULL ? PyLong_AsUnsignedLongLong(before) : 0;
+    count = PyLong_FromUnsignedLongLong(already + 1);
+    if (count == NULL || PyDict_SetItem(row->failed, name, count) < 0) {
+        goto lost;
+    }
+    Py_DECREF(count);
+    Py_DECREF(name);
+    return;
+lost:
+    Py_XDECREF(count);
+    Py_XDECREF(name);
+    PyErr_Clear();
+    probe->lost++;
+}
+
+/* --- loops --- */
+
+static PyObject *
+reference_target(PyObject *reference)
+{
+#if PY_VERSION_HEX >= 0x030D0000
+    PyObject *target = NULL;
+    if (PyWeakref_GetRef(reference, &target) < 0) {
+        PyErr_Clear();
+    }
+    Py_XDECREF(target); /* only compared, never used */
+    return target;
+#else
+    PyObject *target = PyWeakref_GET_OBJECT(reference);
+    return target == Py_None ? NULL : target;
+#endif
+}
+
+static const char *
+loop_type(PyObject *loop)
+{
+    /* The class, or the nearest base that says where it comes from: uvicorn and tests subclass loops. */
+    PyObject *mro = Py_TYPE(loop)->tp_mro;
+    for (Py_ssize_t i = 0; mro != NULL && i < PyTuple_GET_SIZE(mro); i++) {
+        PyObject *module = PyObject_GetAttrString(PyTuple_GET_ITEM(mro, i), "__module__");
+        const char *text = module != NULL && PyUnicode_Check(module) ? PyUnicode_AsUTF8(module) : NULL;
+        const char *type = NULL;
+        if (text != NULL) {
+            type = strcmp(text, "uvloop") == 0 || strncmp(text, "uvloop.", 7) == 0       ? "uvloop"
+                   : strcmp(text, "winloop") == 0 || strncmp(text, "winloop.", 8) == 0 ? "winloop"
+                   : strcmp(text, "asyncio.selector_events") == 0                      ? "selector"
+                   : strcmp(text, "asyncio.proactor_events") == 0                      ? "proactor"
+                                                                                       : NULL;
+        }
+        Py_XDECREF(module);
+        PyErr_Clear();
+        if (type != NULL) {
+            return type;
+        }
+    }
+    return "other";
+}
+
+static int
+loop_is_free(Loop *row)
+{
+    return row->reference == NULL || (row->oldest == NULL && reference_target(row->reference) == NULL);
+}
+
+static uint8_t
+loop_index(TaskProbe *probe, PyObject *loop)
+{
+    for (int i = 0; i < MAX_LOOPS; i++) {
+        Loop *row = &probe->loops[i];
+        if (row->loop == loop && row->reference != NULL && reference_target(row->reference) == loop) {
+            return (uint8_t)i;
+        }
+    }
+    PyObject *reference = PyWeakref_NewRef(loop, NULL);
+    if (reference == NULL) {
+        PyErr_Clear();
+        return MAX_LOOPS;
+    }
+    const char *type = loop_type(loop);
+    for (int i = 0; i < MAX_LOOPS; i++) {
+        Loop *row = &probe->loops[i];
+        if (loop_is_free(row)) {
+            PyObject *before = row->reference;
+            row->reference = reference;
+            row->loop = loop;
+            row->type = type;
+            Py_XDECREF(before);
+            return (uint8_t)i;
+        }
+    }
+    Py_DECREF(reference);
+    return MAX_LOOPS;
+}
+
+/* --- tasks --- */
+
+static inline void
+live_set_state(Live *live, State state)
+{
+    Loop *loop = &live->row->probe->loops[live->loop];
+    loop->states[live->state]--;
+    loop->states[state]++;
+    live->state = (uint8_t)state;
+}
+
+/* A task exists: count it, and list it as the newest of its loop. */
+static void
+live_count(Live *live)
+{
+    Loop *loop = &live->row->probe->loops[live->loop];
+    live->counted = 1;
+    live->row->created++;
+    loop->states[live->state]++;
+    live->newer = NULL;
+    live->older = loop->newest;
+    if (loop->newest != NULL) {
+        loop->newest->newer = live;
+    }
+    else {
+        loop->oldest = live;
+    }
+    loop->newest = live;
+}
+
+static void
+live_unlist(Live *live)
+{
+    Loop *loop = &live->row->probe->loops[live->loop];
+    loop->states[live->state]--;
+    if (live->older != NULL) {
+        live->older->newer = live->newer;
+    }
+    else {
+        loop->oldest = live->newer;
+    }
+    if (live->newer != NULL) {
+        live->newer->older = live->older;
+    }
+    else {
+        loop->newest = live->older;
+    }
+    live->older = live->newer = NULL;
+}
+
+/* Keep an exemplar for what `histogram_observe` asked for; `context` is the task's own, NULL for the current one. */
+static void
+row_keep_exemplar(Row *row, Histogram *histogram, int position, int64_t ns, PyObject *context)
+{
+    PyObject *origin = NULL;
+    PyObject *variable = row->probe->origin_var;
+    if (variable != NULL) {
+        if (context == NULL) {
+            if (PyContextVar_Get(variable, NULL, &origin) < 0) {
+                PyErr_Clear();
+            }
+        }
+        else {
+            origin = PyObject_GetItem(context, variable);
+            if (origin == NULL) {
+                PyErr_Clear();
+            }
+        }
+        if (origin != NULL && (origin == Py_None || (PyDict_Check(origin) && PyDict_GET_SIZE(origin) == 0))) {
+            Py_CLEAR(origin);
+        }
+    }
+    histogram_keep_exemplar(histogram, position, ns, origin != NULL ? unix_ns() : 0, origin);
+}
+
+static inline void
+row_observe(Row *row, Histogram *histogram, int64_t ns, PyObject *context)
+{
+    int position = histogram_observe(histogram, &row->probe->buckets, ns);
+    if (position >= 0) {
+        row_keep_exemplar(row, histogram, position, ns, context);
+    }
+}
+
+static inline void
+live_begin_step(Live *live, int64_t now_ns, PyObject *context)
+{
+    if (live->steps == 0) {
+        if (!live->counted) {
+            live_count(live); /* an eager task runs before create_task returns */
+        }
+        row_observe(live->row, &live->row->start_delays, now_ns - live->created_ns, context);
+    }
+    live->steps++;
+    live->row->steps++;
+    live_set_state(live, RUNNING);
+}
+
+static inline void
+live_end_step(Live *live, int64_t began_ns, int64_t now_ns, State state, PyObject *context)
+{
+    int64_t busy_ns = now_ns - began_ns;
+    live->busy_ns += busy_ns;
+    live->row->busy_ns += busy_ns;
+    live_set_state(live, state);
+    row_observe(live->row, &live->row->step_durations, busy_ns, context);
+}
+
+/* The task is done. `error` is the type of its exception if it failed. */
+static void
+live_end(Live *live, Outcome outcome, PyTypeObject *error, int64_t now_ns, PyObject *context)
+{
+    Row *row = live->row;
+    live->done = 1;
+    if (!live->counted) {
+        return;
+    }
+    live_unlist(live);
+    switch (outcome) {
+    case FINISHED:
+        row->finished++;
+        break;
+    case CANCELLED:
+        row->cancelled++;
+        break;
+    case FAILED:
+        row_count_failure(row, error);
+        break;
+    case DESTROYED:
+        row->destroyed++;
+        return;
+    }
+    row_observe(row, &row->durations[outcome], now_ns - live->created_ns, context);
+}
+
+#endif

@@ -1,0 +1,57 @@
+"""Small, stable ids for event loops."""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+
+MAX_LOOPS = 16
+"""Loops alive at once with an id of their own; all further ones share the id None."""
+
+_TYPE_BY_MODULE = {
+    "uvloop": "uvloop",
+    "winloop": "winloop",
+    "asyncio.selector_events": "selector",
+    "asyncio.proactor_events": "proactor",
+}
+
+
+def loop_type(loop: asyncio.AbstractEventLoop) -> str:
+    """Return `selector`, `proactor`, `uvloop`, `winloop` or `other`, by the nearest base class that tells."""
+    for base in type(loop).__mro__:
+        module = base.__module__
+        kind = _TYPE_BY_MODULE.get(module) or _TYPE_BY_MODULE.get(module.partition(".")[0])
+        if kind is not None:
+            return kind
+    return "other"
+
+
+class LoopIndex:
+    """Gives each live loop the lowest free id; an id comes back when its loop is gone."""
+
+    def __init__(self) -> None:
+        self._references: list[weakref.ref[asyncio.AbstractEventLoop]] = []
+        self._types: list[str] = []
+
+    def __call__(self, loop: asyncio.AbstractEventLoop) -> tuple[int | None, str]:
+        """Return the loop's id and type; the id is None beyond the limit, and the type then `other`."""
+        free = None
+        for index, reference in enumerate(self._references):
+            known = reference()
+            if known is loop:
+                return index, self._types[index]
+            if known is None and free is None:
+                free = index
+        try:
+            reference = weakref.ref(loop)
+        except TypeError:
+            return None, "other"
+        kind = loop_type(loop)
+        if free is not None:
+            self._references[free], self._types[free] = reference, kind
+            return free, kind
+        if len(self._references) == MAX_LOOPS:
+            return None, "other"
+        self._references.append(reference)
+        self._types.append(kind)
+        return len(self._references) - 1, kind

@@ -1,0 +1,84 @@
+"""The native task probe as Python sees it: rows as dataclasses, with the pure twin beside it for what it cannot follow."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Callable
+from typing import Any
+
+from otel_concurrency.probes import _native
+from otel_concurrency.probes.histogram import HistogramState, ProbeExemplar
+from otel_concurrency.probes.pure import PureTaskProbe
+from otel_concurrency.probes.tasks import LoopRow, TaskRow, Untracked, merge_loops, merge_rows
+
+
+class NativeTaskProbe(Untracked):
+    """Counts tasks, their steps and their ends by coroutine function.
+
+    Args:
+        max_coroutines: Rows kept; the tasks of further coroutine functions share the row `_other`.
+        max_error_types: Exception type names kept over all rows, then `_other`.
+        origin: Context variable whose value exemplars keep.
+    """
+
+    way: str = _native.WAY
+
+    def __init__(
+        self,
+        *,
+        max_coroutines: int = 200,
+        max_error_types: int = 50,
+        origin: contextvars.ContextVar[Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self._foreign = PureTaskProbe(
+            max_coroutines=max_coroutines,
+            max_error_types=max_error_types,
+            origin=origin,
+            loops=lambda loop: self._native.loop_of(loop),
+        )
+        self._native = _native.TaskProbe(
+            asyncio.CancelledError,
+            max_coroutines=max_coroutines,
+            max_error_types=max_error_types,
+            origin=origin,
+            # 3.14 keeps the running task elsewhere, and the watcher needs no dict.
+            current_tasks=getattr(asyncio.tasks, "_current_tasks", None) if self.way == "proxy" else None,
+            foreign=self._foreign.follow,
+        )
+        self.create_task: Callable[..., asyncio.Future[Any]] = self._native.create_task
+
+    def read_rows(self) -> list[TaskRow]:
+        """Return each row, exemplars drained, no function twice."""
+        return merge_rows([*map(_row, self._native.read_rows()), *self._foreign.read_rows()])
+
+    def read_loops(self) -> list[LoopRow]:
+        """Return the tasks of each live loop; the id of the row of all loops beyond the limit is None."""
+        return merge_loops([*(LoopRow(*row) for row in self._native.read_loops()), *self._foreign.read_loops()])
+
+    def running(self) -> list[tuple[int, str, int]]:
+        """Return (thread ident, coroutine function, ns since its step began) of each thread inside a step."""
+        return self._native.running()
+
+
+def _row(read: tuple[Any, ...]) -> TaskRow:
+    function, created, finished, cancelled, destroyed, failed, live, steps, busy_ns, *histograms = read
+    return TaskRow(
+        function,
+        created,
+        finished,
+        cancelled,
+        destroyed,
+        failed,
+        live,
+        True,
+        busy_ns,
+        steps,
+        *map(_histogram, histograms),
+    )
+
+
+def _histogram(read: tuple[Any, ...]) -> HistogramState:
+    *numbers, exemplars = read
+    return HistogramState(*numbers, tuple(ProbeExemplar(*exemplar) for exemplar in exemplars))
