@@ -1,0 +1,197 @@
+"""What tests ask the running stack: spans of Jaeger, series of Prometheus, records in the collector's log."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from _stack.state import State
+
+T = TypeVar("T")
+
+# From a service's export to an answer of the query API; a second or two on an idle machine.
+DEADLINE_S = 45.0
+POLL_S = 0.2
+
+KINDS = {1: "internal", 2: "server", 3: "client", 4: "producer", 5: "consumer"}
+
+_open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A span as Jaeger returns it; ids in hex, `parent_id` empty for a root."""
+
+    service: str
+    name: str
+    kind: str
+    trace_id: str
+    span_id: str
+    parent_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """The last sample of a series: its labels, and its value or the count and sum of its histogram."""
+
+    labels: dict[str, str]
+    value: float | None = None
+    count: float | None = None
+    sum: float | None = None
+    buckets: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Exemplar:
+    """One measurement behind a series, with the span that it was made in."""
+
+    series: dict[str, str]
+    value: float
+    trace_id: str
+    span_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A log record as the collector's debug exporter prints it."""
+
+    body: str
+    trace_id: str
+    span_id: str
+
+
+class Backend:
+    """A running stack, asked through its public interfaces."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+        self.endpoints = state.endpoints
+
+    def __repr__(self) -> str:
+        return f"<Backend {self.endpoints}>"
+
+    def trace(self, trace_id: str) -> list[Span]:
+        """Return the spans of a trace that Jaeger has so far; none if it does not know the trace."""
+        try:
+            answer = self._get("jaeger", f"/api/v3/traces/{trace_id}")
+        except urllib.error.HTTPError as error:
+            with error:
+                if error.code != 404:
+                    raise
+            return []
+        return _spans(answer)
+
+    def traces(self, service: str, since_s: float) -> list[list[Span]]:
+        """Return the traces with a span of `service` that began after `since_s`, in wall-clock seconds."""
+        answer = self._get(
+            "jaeger",
+            "/api/v3/traces",
+            {
+                "query.service_name": service,
+                "query.start_time_min": _rfc3339(since_s),
+                "query.start_time_max": _rfc3339(time.time() + 60),
+                "query.search_depth": "1500",
+            },
+        )
+        traces: dict[str, list[Span]] = {}
+        for span in _spans(answer):
+            traces.setdefault(span.trace_id, []).append(span)
+        return list(traces.values())
+
+    def series(self, query: str) -> list[Series]:
+        """Evaluate a PromQL expression now."""
+        rows = self._get("prometheus", "/api/v1/query", {"query": query})["data"]["result"]
+        return [_series(row) for row in rows]
+
+    def exemplars(self, query: str) -> list[Exemplar]:
+        """Return the exemplars that Prometheus keeps for a selector, of the last hour."""
+        now = time.time()
+        rows = self._get(
+            "prometheus", "/api/v1/query_exemplars", {"query": query, "start": now - 3600, "end": now + 60}
+        )
+        return [
+            Exemplar(
+                row["seriesLabels"], float(one["value"]), one["labels"]["trace_id"], one["labels"]["span_id"]
+            )
+            for row in rows["data"]
+            for one in row["exemplars"]
+        ]
+
+    def records(self, trace_id: str) -> list[Record]:
+        """Return the log records of a trace in the collector's output."""
+        text = self.state.log("otelcol").read_text(encoding="utf-8", errors="replace")
+        return [
+            record for record in map(_record, text.split("LogRecord #")[1:]) if record.trace_id == trace_id
+        ]
+
+    def _get(self, endpoint: str, path: str, query: dict[str, Any] | None = None) -> Any:
+        address = self.endpoints[endpoint] + path
+        if query:
+            address += "?" + urllib.parse.urlencode(query)
+        with _open(address, timeout=10) as answer:
+            return json.load(answer)
+
+
+def eventually(claim: str, ask: Callable[[], T], holds: Callable[[T], bool] = bool) -> T:
+    """Ask until the answer holds and return it.
+
+    Raises:
+        AssertionError: It did not within `DEADLINE_S`; tells the last answer.
+    """
+    deadline = time.monotonic() + DEADLINE_S
+    while not holds(answer := ask()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {DEADLINE_S:.0f} s: {claim}; the last answer was {answer!r}")
+        time.sleep(POLL_S)
+    return answer
+
+
+def _spans(answer: dict[str, Any]) -> list[Span]:
+    return [
+        Span(
+            service=_attributes(resource["resource"])["service.name"],
+            name=span["name"],
+            kind=KINDS[span["kind"]],
+            trace_id=span["traceId"],
+            span_id=span["spanId"],
+            parent_id=span.get("parentSpanId", ""),
+        )
+        for resource in answer["result"]["resourceSpans"]
+        for scope in resource["scopeSpans"]
+        for span in scope["spans"]
+    ]
+
+
+def _attributes(owner: dict[str, Any]) -> dict[str, str]:
+    return {one["key"]: str(next(iter(one["value"].values()))) for one in owner.get("attributes", [])}
+
+
+def _series(row: dict[str, Any]) -> Series:
+    if "value" in row:
+        return Series(row["metric"], value=float(row["value"][1]))
+    histogram = row["histogram"][1]
+    buckets = len(histogram.get("buckets", []))
+    return Series(
+        row["metric"], count=float(histogram["count"]), sum=float(histogram["sum"]), buckets=buckets
+    )
+
+
+def _record(text: str) -> Record:
+    def field(name: str, pattern: str) -> str:
+        match = re.search(rf"^{name}: {pattern}$", text, re.MULTILINE)
+        return match[1] if match else ""
+
+    return Record(
+        field("Body", r"Str\((.*)\)"), field("Trace ID", r"([0-9a-f]*)"), field("Span ID", r"([0-9a-f]*)")
+    )
+
+
+def _rfc3339(wall_s: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(wall_s))

@@ -1,0 +1,41 @@
+"""The real collector, Jaeger and Prometheus, started once a test session.
+
+Leans on `scripts/_stack`, the machinery behind `scripts/stack`: tests and people start the same thing.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
+
+from _stack import stack
+from _stack.go import tell_on_stderr
+from _stack.paths import missing_binaries, stack_folder
+from _stack.process import Identity
+from backend import Backend
+
+
+@pytest.fixture(scope="session")
+def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
+    """The running stack; skips where it was never built, fails where it was built and does not start."""
+    folder = stack_folder()
+    if missing_binaries(folder):
+        pytest.skip("needs the real collector, Jaeger and Prometheus; once: scripts/stack build")
+    sessions = folder / "sessions"
+    stack.sweep(sessions, tell_on_stderr)
+    state = sessions / str(os.getpid())
+    try:
+        yield Backend(stack.up(folder, state, tell_on_stderr, owner=Identity.of(os.getpid())))
+    finally:
+        stack.down(state, tell_on_stderr)
+        if request.session.testsfailed:
+            tell_on_stderr(f"the logs of this session: {state}")
+        else:
+            shutil.rmtree(state, ignore_errors=True)
