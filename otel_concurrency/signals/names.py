@@ -115,8 +115,8 @@ TASK_AGE_MAX = Instrument(
 TASKS_UNTRACKED = Instrument(
     "otel_concurrency.tasks.untracked",
     "{task}",
-    "counter",
-    "Tasks that were alive before we were there; no other metric counts them",
+    "updowncounter",
+    "Tasks alive that were made before we were there; no other metric counts them",
 )
 OVERHEAD_TIME = Instrument(
     "otel_concurrency.overhead.time", "s", "counter", "Time that we spent ourselves", (COMPONENT,)

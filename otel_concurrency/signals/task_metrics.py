@@ -20,7 +20,7 @@ _Totals = list[tuple[Labels, int]]
 _Distributions = list[tuple[Labels, HistogramState]]
 
 
-class TaskProbe(Protocol):
+class TaskRows(Protocol):
     """What we read of a task probe."""
 
     def read_rows(self) -> Sequence[TaskRow]:
@@ -32,7 +32,7 @@ class TaskProbe(Protocol):
         ...
 
     def untracked(self) -> int:
-        """Return how many tasks were alive before the probe was there."""
+        """Return how many of the tasks alive were made before the probe was there."""
         ...
 
 
@@ -48,7 +48,7 @@ class TaskMetrics:
         clock: Wall-clock time, ns since the epoch.
     """
 
-    def __init__(self, probe: TaskProbe, *, clock: Callable[[], int] = time.time_ns) -> None:
+    def __init__(self, probe: TaskRows, *, clock: Callable[[], int] = time.time_ns) -> None:
         self.start_unix_ns = clock()
         self._probe = probe
 
