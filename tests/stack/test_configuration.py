@@ -1,13 +1,14 @@
-"""The versions and the components stand in three files that cannot read each other; here they are compared."""
+"""Versions, components and flags stand in files that cannot read each other; here they are compared."""
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
 
 import pytest
 import yaml
 from _stack import pins
 from _stack.paths import CONFIGURATION, MANIFEST, TREE
+from _stack.programs import PROGRAMS
 
 COMPOSE = yaml.safe_load((TREE / "docker-compose.yml").read_text(encoding="utf-8"))
 AGENT = yaml.safe_load((CONFIGURATION / "agent.yaml").read_text(encoding="utf-8"))
@@ -67,7 +68,19 @@ def test_the_collector_has_one_version() -> None:
 
 def test_every_pipeline_limits_memory_first() -> None:
     """Batching before the limiter would hold what the limiter is to refuse."""
-    processors: dict[str, Any] = {
-        name: pipeline["processors"] for name, pipeline in AGENT["service"]["pipelines"].items()
-    }
-    assert processors == dict.fromkeys(["traces", "metrics", "logs"], ["memory_limiter", "batch"])
+    processors = {name: pipeline["processors"] for name, pipeline in AGENT["service"]["pipelines"].items()}
+    limited = ["memory_limiter", "batch"]
+    assert processors == {"traces": limited, "metrics": limited, "logs": limited}
+
+
+def test_prometheus_has_the_same_switches_with_and_without_docker() -> None:
+    """Exemplars and OTLP are off by default; forgetting a flag in one place shows nothing but absence."""
+    prometheus = next(program for program in PROGRAMS if program.name == "prometheus")
+    tested = prometheus.arguments({"prometheus": 9090}, Path("/data"))
+    addresses = ("--config.file=", "--storage.tsdb.path=", "--web.listen-address=")
+
+    def switches(flags: list[str]) -> list[str]:
+        return [flag for flag in flags if not flag.startswith(addresses)]
+
+    assert switches(COMPOSE["services"]["prometheus"]["command"]) == switches(tested)
+    assert len(switches(tested)) == 2

@@ -1,0 +1,146 @@
+"""The main job, end to end: a real service under `opentelemetry-instrument`, seen in the real backend."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from backend import Backend, Span, eventually
+from shop import REQUESTS, ShopRun, run_shop
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]  # a run of the shop, on a busy machine
+
+
+@pytest.fixture(scope="module")
+def shop(backend: Backend, tmp_path_factory: pytest.TempPathFactory) -> ShopRun:
+    """One run of the shop with both services, ended; every test here reads what it left behind."""
+    logs: Path = tmp_path_factory.mktemp("shop")
+    return run_shop(backend, logs)
+
+
+def test_every_answer_is_the_one_that_the_traffic_expects(shop: ShopRun) -> None:
+    """The counts below follow from the answers, so first the answers."""
+    assert shop.traffic["requests"] == REQUESTS
+    assert shop.traffic["answers"] == {
+        "catalog": {"200": 12},
+        "checkout": {"200": 30},
+        "guest_checkout": {"200": 6},
+        "slow_checkout": {"200": 6},
+        "sold_out_checkout": {"409": 6},
+    }
+
+
+def test_prometheus_counts_every_task_of_the_named_coroutines(shop: ShopRun) -> None:
+    """Not one more, not one less, and each failure under its coroutine."""
+    ended = shop.ended
+    assert {name: ended.created[name] for name in shop.created()} == shop.created()
+    named = {key: count for key, count in ended.completed.items() if key[0] in shop.created()}
+    assert named == shop.completed()
+
+
+def test_while_the_services_run_created_is_completed_plus_live(shop: ShopRun) -> None:
+    """What was created and is not done, coroutine by coroutine, is what asyncio itself says is alive."""
+    live = Counter(shop.running.created)
+    for (function, _), count in shop.running.completed.items():
+        live[function] -= count
+    assert {function: count for function, count in live.items() if count} == {
+        "shop: storefront.refresh_prices": 1,
+        "shop: uvicorn.lifespan.on.LifespanOn.main": 1,
+        "shop: uvicorn.server.Server.serve": 1,
+        "warehouse: uvicorn.lifespan.on.LifespanOn.main": 1,
+        "warehouse: uvicorn.server.Server.serve": 1,
+    }
+    assert shop.running.live == {"shop": 3, "warehouse": 2}
+
+
+def test_when_the_services_have_ended_every_task_is_done(shop: ShopRun) -> None:
+    """The export at exit carries the last numbers: what was live is now finished or cancelled."""
+    done: Counter[str] = Counter()
+    for (function, _), count in shop.ended.completed.items():
+        done[function] += count
+    assert done == shop.ended.created
+    assert shop.ended.completed["shop: storefront.refresh_prices", "cancelled"] == 1
+    assert shop.status == {"shop": 0, "warehouse": 0}
+
+
+def test_jaeger_has_one_server_span_for_each_request_and_one_client_span_for_each_call(
+    shop: ShopRun, backend: Backend
+) -> None:
+    """Two server spans of one request would count it twice; a call without its server is a broken trace."""
+    reserved = shop.traffic["tasks"]["storefront.reserve_item"]["created"]
+    asked = shop.traffic["tasks"]["storefront.fetch_stock"]["created"]
+    expected = {
+        ("shop", "server"): REQUESTS,
+        ("shop", "client"): reserved + asked,
+        ("warehouse", "server"): reserved + asked,
+    }
+
+    def kinds() -> dict[tuple[str, str], int]:
+        spans = [span for trace in backend.traces("shop") for span in trace if span.kind != "internal"]
+        return dict(Counter((span.service, span.kind) for span in spans))
+
+    assert eventually("all spans in Jaeger", kinds, lambda counts: counts == expected) == expected
+
+
+def test_a_checkout_is_one_trace_through_both_services(shop: ShopRun, backend: Backend) -> None:
+    """A server span, a client span for each item, the warehouse's server span under each, inner spans."""
+    trace = _checkouts(backend)[0]
+    by_id = {span.span_id: span for span in trace}
+    assert [span.parent_id for span in trace if (span.service, span.kind) == ("shop", "server")] == [""]
+
+    calls = [span for span in trace if span.kind == "client"]
+    assert [span.service for span in calls] == ["shop"] * 3
+    served = [span for span in trace if (span.service, span.kind) == ("warehouse", "server")]
+    assert {span.name for span in served} == {"POST /reserve/{item}"}
+    assert sorted(span.parent_id for span in served) == sorted(span.span_id for span in calls)
+
+    inner = {span.service: by_id[span.parent_id].service for span in trace if span.kind == "internal"}
+    assert inner == {"shop": "shop", "warehouse": "warehouse"}
+
+
+def test_an_exemplar_leads_to_its_trace_and_to_its_log_lines(shop: ShopRun, backend: Backend) -> None:
+    """From a number in Prometheus to the request in Jaeger that made it and the line that it logged."""
+    selector = 'asyncio_task_duration_seconds{job="shop",code_function_name="storefront.charge"}'
+    exemplars = backend.exemplars(selector)
+    assert exemplars
+    exemplar = max(exemplars, key=lambda one: one.value)
+    assert exemplar.value >= 0.012  # what `charge` sleeps at least
+
+    trace = backend.trace(exemplar.trace_id)
+    assert ("shop", "POST /checkout", "server") in [(span.service, span.name, span.kind) for span in trace]
+    assert exemplar.span_id in {span.span_id for span in trace}
+
+    records = backend.records(exemplar.trace_id)
+    charged = [record for record in records if record.body.startswith("charged customer ")]
+    assert [record.span_id for record in charged] == [exemplar.span_id]
+
+
+def test_every_log_line_of_the_shop_is_in_a_trace_that_jaeger_has(shop: ShopRun, backend: Backend) -> None:
+    """Each finished checkout logs its charge once, under its own trace id."""
+    charges = [
+        (trace[0].trace_id, record.body)
+        for trace in _checkouts(backend)
+        for record in backend.records(trace[0].trace_id)
+        if record.body.startswith("charged customer ")
+    ]
+    assert len(charges) == shop.traffic["tasks"]["storefront.charge"]["created"]
+    assert len({trace_id for trace_id, _ in charges}) == len(charges)
+
+
+def test_the_services_print_nothing_but_their_own_lines(shop: ShopRun) -> None:
+    """A healthy run with telemetry looks like one without."""
+    lines = [line for output in shop.output.values() for line in output.splitlines()]
+    assert [line for line in lines if "Warning: " in line] == []
+    logged = [match for line in lines if (match := re.match(r"\S+ \S+ [A-Z]+ ([\w.]+): ", line))]
+    # asyncio's: the guests' `award_points`, which nobody awaits.
+    assert {match[1] for match in logged} == {"shop.storefront", "shop.warehouse", "asyncio"}
+
+
+def _checkouts(backend: Backend) -> list[list[Span]]:
+    return [
+        trace
+        for trace in backend.traces("shop")
+        if any(not span.parent_id and span.name == "POST /checkout" for span in trace)
+    ]
