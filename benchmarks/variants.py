@@ -33,9 +33,11 @@ class Variant:
 def is_installed(module: str) -> bool:
     """Tell whether a module could be imported, without importing it."""
     try:
-        return importlib.util.find_spec(module) is not None
+        found = importlib.util.find_spec(module)
     except ModuleNotFoundError:
         return False
+    # Without an origin it is a mere folder: what the native probe is built from, not the probe.
+    return found is not None and found.origin is not None
 
 
 def new_loop(name: str) -> asyncio.AbstractEventLoop:
@@ -52,7 +54,13 @@ def install_nothing() -> None:
 
 
 def install_native() -> None:
-    """Instrument with the native probe; refuse to measure the pure twin in its place."""
+    """Instrument with the native probe.
+
+    Raises:
+        ImportError: It is not built; the pure twin would be measured in its place.
+    """
+    import otel_concurrency.probes.native  # noqa: F401
+
     os.environ["OTEL_PYTHON_CONCURRENCY_NATIVE"] = "true"
     _install_ours()
 
@@ -72,8 +80,10 @@ def install_upstream() -> None:
 
 def _install_ours() -> None:
     from otel_concurrency.instrumentors.tasks import AsyncioTaskInstrumentor
+    from otel_concurrency.signals.producer import default_producer
 
-    AsyncioTaskInstrumentor().instrument(meter_provider=_meter_provider())
+    default_producer().attach(_meter_provider())
+    AsyncioTaskInstrumentor().instrument()
 
 
 def _meter_provider() -> Any:
@@ -86,7 +96,7 @@ def _meter_provider() -> Any:
 
 VARIANTS = {
     "bare": Variant("bare", "", install_nothing),
-    "native": Variant("ours, native", "otel_concurrency.instrumentors.tasks", install_native),
+    "native": Variant("ours, native", "otel_concurrency.probes._native", install_native),
     "pure": Variant("ours, pure", "otel_concurrency.instrumentors.tasks", install_pure),
     "upstream": Variant("upstream", "opentelemetry.instrumentation.asyncio", install_upstream),
 }
