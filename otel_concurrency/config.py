@@ -218,7 +218,7 @@ def _read(setting: Setting, name: str, value: object) -> object:
         if (name, str(value)) not in _told:
             _told.add((name, str(value)))
             _logger.warning(
-                "%s=%r is not understood (%s); the default, %s, stands",
+                "%s=%.80r is not understood (%.80s); the default, %s, stands",
                 name,
                 value,
                 reason,

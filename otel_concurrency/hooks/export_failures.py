@@ -1,7 +1,8 @@
 """One warning while telemetry cannot be delivered, where the OTLP exporters would log every attempt.
 
 An unreachable collector makes each exporter log a warning per retry and an error per batch, for three
-signals, every five seconds. The application can do nothing about it and needs to be told once.
+signals, every five seconds. The application can do nothing about it and needs to be told once: on standard
+error too, if the only handler of the root logger is the one that feeds the exporters.
 
 Leans on the message templates of `opentelemetry.exporter.otlp.proto.{http,grpc}` (SDK 1.45). A template that
 upstream rewords is let through as it is: noisier, never silent. What a reachable collector answers (401, 404,
@@ -11,10 +12,12 @@ upstream rewords is let through as it is: noisier, never silent. What a reachabl
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable
 
 DEFAULT_INTERVAL_S = 300.0  # between two warnings
+_ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 _HTTP = "opentelemetry.exporter.otlp.proto.http"
 _LOGGERS = (
     f"{_HTTP}.trace_exporter",
@@ -75,14 +78,32 @@ class ExportFailures(logging.Filter):
         for past in [key for key in self._windows.copy() if key < window]:
             self._windows.pop(past, None)
         suppressed, self._suppressed = self._suppressed, 0
-        record.args = (record.getMessage(), suppressed, self._interval_s)
+        record.args = (_endpoint(), record.getMessage(), suppressed, self._interval_s)
         record.msg = (
-            "Telemetry cannot be delivered: %s The application is not affected. %d earlier failures were not"
-            " logged; the next warning comes in %.0f s at the earliest."
+            "Telemetry cannot be delivered (%s); the application runs on. %s"
+            " [%d more failures since the last such warning; one in %.0f s at most]"
         )
         record.levelno, record.levelname = logging.WARNING, logging.getLevelName(logging.WARNING)
         record.exc_info = record.exc_text = None
+        if logging.lastResort is not None and _only_telemetry_hears(logging.getLogger(record.name)):
+            logging.lastResort.handle(record)
         return True
+
+
+def _endpoint() -> str:
+    """Name what was configured: the exporters' own words often leave out where they tried."""
+    endpoint = os.environ.get(_ENDPOINT)
+    return f"{_ENDPOINT}={endpoint.rpartition('@')[2]}" if endpoint else f"{_ENDPOINT} is not set"
+
+
+def _only_telemetry_hears(logger: logging.Logger) -> bool:
+    """Whether a record would go to OpenTelemetry's handler alone: into the very queue that is stuck."""
+    handlers: list[logging.Handler] = []
+    current: logging.Logger | None = logger
+    while current is not None:
+        handlers += current.handlers
+        current = current.parent if current.propagate else None
+    return bool(handlers) and all(type(each).__module__.startswith("opentelemetry.") for each in handlers)
 
 
 def _is_undelivered(record: logging.LogRecord) -> bool:

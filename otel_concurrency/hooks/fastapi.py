@@ -13,9 +13,13 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from otel_concurrency.hooks.patch import Patch
+
 
 class FastAPITelemetryHook:
     """Fills in telemetry settings in `FastAPI.__init__`; what the application says itself stands.
+
+    The class is patched, so that its subclasses and names imported earlier are covered too.
 
     Args:
         settings: Settings by FastAPI's names, for every application that does not name them.
@@ -23,33 +27,31 @@ class FastAPITelemetryHook:
 
     def __init__(self, settings: Mapping[str, object]) -> None:
         self._settings = dict(settings)
-        self._original: Callable[..., None] | None = None
+        self._patch = Patch(FastAPI, "__init__", self._fill_in)
 
     def __repr__(self) -> str:
-        return f"<FastAPITelemetryHook [{'installed' if self._original else 'removed'}] {self._settings}>"
+        return f"<FastAPITelemetryHook {self._patch} {self._settings}>"
 
     def install(self) -> None:
-        """Patch the class, so that its subclasses and names imported earlier are covered too."""
-        if self._original is not None:
-            return
-        target: Any = FastAPI
-        init = self._original = target.__init__
-        hook = self
-
-        @functools.wraps(init)
-        def init_with_settings(app: FastAPI, *args: Any, **kwargs: Any) -> None:
-            if hook._original is not None:
-                given = kwargs.get("telemetry")
-                if given is None or isinstance(given, Mapping):
-                    kwargs["telemetry"] = {**hook._settings, **(given or {})}
-            init(app, *args, **kwargs)
-
-        self._replacement = init_with_settings
-        target.__init__ = init_with_settings
+        """Patch the class; a second call changes nothing."""
+        self._patch.install()
 
     def remove(self) -> None:
-        """Put the original back; a later patch of somebody else stays, with ours silent beneath it."""
-        target: Any = FastAPI
-        if self._original is not None and vars(target).get("__init__") is self._replacement:
-            target.__init__ = self._original
-        self._original = None
+        """Put the original back; applications that were made meanwhile keep their settings."""
+        self._patch.remove()
+
+    def _fill_in(self, init: Callable[..., None]) -> tuple[Callable[..., None], Callable[[], None]]:
+        settings: Mapping[str, object] | None = self._settings
+
+        @functools.wraps(init)
+        def init_with_settings(*args: Any, **kwargs: Any) -> None:
+            given = kwargs.get("telemetry")
+            if settings is not None and (given is None or isinstance(given, Mapping)):
+                kwargs["telemetry"] = {**settings, **(given or {})}
+            init(*args, **kwargs)
+
+        def silence() -> None:
+            nonlocal settings
+            settings = None
+
+        return init_with_settings, silence

@@ -1,0 +1,234 @@
+"""What happens when a person types `opentelemetry-instrument python program.py`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.e2e.conftest import SILENT, Run, fake_package, put_first
+
+WHO_STARTED = """
+    import json, os
+    from otel_concurrency.distro import ConcurrencyDistro
+    from otel_concurrency.signals.producer import default_producer
+    print(json.dumps({
+        "distro": ConcurrencyDistro().started,
+        "configurator": "attached" in repr(default_producer()),
+        "variables": [os.environ.get("OTEL_PYTHON_DISTRO"), os.environ.get("OTEL_PYTHON_CONFIGURATOR")],
+    }))
+"""
+OURS = {"distro": True, "configurator": True, "variables": ["otel_concurrency", "otel_concurrency"]}
+UPSTREAMS = {"distro": False, "configurator": False, "variables": ["distro", "configurator"]}
+
+
+@pytest.mark.parametrize("first", ["otel-concurrency", "opentelemetry-distro"])
+def test_ours_is_chosen_in_either_file_system_order_and_says_nothing(
+    run: Run, tmp_path: Path, first: str
+) -> None:
+    """No variable is set, both distros are installed."""
+    ended = run(WHO_STARTED, env=SILENT | put_first(tmp_path / "site", first))
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.said() == OURS
+
+
+@pytest.mark.parametrize(
+    ("flags", "env"),
+    [
+        ((), {"OTEL_PYTHON_DISTRO": "distro", "OTEL_PYTHON_CONFIGURATOR": "configurator"}),
+        ((), {"OTEL_PYTHON_DISTRO": "distro"}),
+        ((), {"OTEL_PYTHON_CONFIGURATOR": "configurator"}),
+        (("--distro", "distro"), {}),
+        (("--configurator=configurator",), {}),
+        (("--traces_exporter", "none", "--distr", "distro"), {"OTEL_PYTHON_DISTRO": "otel_concurrency"}),
+    ],
+)
+def test_the_choice_of_the_user_stands_and_its_other_half_follows(
+    run: Run, flags: tuple[str, ...], env: dict[str, str]
+) -> None:
+    """By variable or by flag, both or one of the two."""
+    ended = run(WHO_STARTED, *flags, env=SILENT | env)
+    assert ended.code == 0
+    assert ended.said() == UPSTREAMS
+
+
+def test_a_distro_that_has_no_configurator_gets_ours(run: Run, tmp_path: Path) -> None:
+    in_house = fake_package(
+        tmp_path / "site",
+        "in_house",
+        """
+        [opentelemetry_distro]
+        in_house = in_house:InHouse
+        """,
+        """
+        from opentelemetry.instrumentation.distro import BaseDistro
+
+        class InHouse(BaseDistro):
+            def _configure(self, **kwargs):
+                pass
+        """,
+    )
+    ended = run(WHO_STARTED, env=SILENT | in_house | {"OTEL_PYTHON_DISTRO": "in_house"})
+    assert ended.said() == {
+        "distro": False,
+        "configurator": True,
+        "variables": ["in_house", "otel_concurrency"],
+    }
+
+
+def test_every_setting_is_a_flag_of_the_command(run: Run) -> None:
+    program = """
+        import dataclasses, json, os
+        from otel_concurrency.config import Config
+        config = dataclasses.asdict(Config.from_environ(os.environ))
+        print(json.dumps(config | {"keep_upstream": sorted(config["keep_upstream"])}))
+    """
+    flags = {
+        "enabled": "no",
+        "tasks": "off",
+        "native": "0",
+        "max_coroutines": "7",
+        "max_error_types": "5",
+        "keep_upstream": "threading,asyncio",
+        "http_inner_spans": "TRUE",
+        "log_identity": "False",
+    }
+    typed = [part for name, value in flags.items() for part in (f"--concurrency_{name}", value)]
+    ended = run(program, *typed, env=SILENT)
+    assert ended.said() == {
+        "enabled": False,
+        "tasks": False,
+        "native": False,
+        "max_coroutines": 7,
+        "max_error_types": 5,
+        "keep_upstream": ["asyncio", "threading"],
+        "http_inner_spans": True,
+        "log_identity": False,
+    }
+
+
+def test_a_malformed_value_gives_one_warning_and_the_program_runs(run: Run) -> None:
+    """Several parts of ours read the settings; the person is told once."""
+    env = {"OTEL_PYTHON_CONCURRENCY_MAX_COROUTINES": "many"}
+    ended = run(WHO_STARTED, env=SILENT | env)
+    assert ended.said() == OURS
+    assert len(ended.err.splitlines()) == 1
+    assert ended.err.startswith("OTEL_PYTHON_CONCURRENCY_MAX_COROUTINES='many' is not understood")
+    assert ended.err.endswith("the default, 200, stands\n")
+
+
+WHAT_IS_PATCHED = """
+    import asyncio, json, logging, os, sys, threading
+    from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
+
+    def subclasses(cls):
+        for sub in cls.__subclasses__():
+            yield sub
+            yield from subclasses(sub)
+
+    def home(function):
+        return getattr(function, "__code__", None) and os.path.basename(function.__code__.co_filename)
+
+    print(json.dumps({
+        "instrumented": sorted(
+            cls.__name__ for cls in subclasses(BaseInstrumentor)
+            if cls._instance is not None and cls._instance.is_instrumented_by_opentelemetry
+        ),
+        "handlers": len(logging.getLogger().handlers),
+        "create_task": home(asyncio.BaseEventLoop.create_task),
+        "asyncio.create_task": home(asyncio.create_task),
+        "Thread.start": home(threading.Thread.start),
+        "ours": sorted(name for name in sys.modules if name.startswith("otel_concurrency.instrumentors.")),
+    }))
+"""
+
+
+def test_a_disabled_sdk_patches_nothing(run: Run) -> None:
+    """Neither ours nor upstream's: a patch would pay for spans that nobody makes."""
+    ended = run(WHAT_IS_PATCHED, env={"OTEL_SDK_DISABLED": "True"})
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.said() == {
+        "instrumented": [],
+        "handlers": 0,
+        "create_task": "base_events.py",
+        "asyncio.create_task": "tasks.py",
+        "Thread.start": "threading.py",
+        "ours": [],
+    }
+
+
+def test_switched_off_ours_behaves_as_the_upstream_distro(run: Run) -> None:
+    env = SILENT | {"OTEL_PYTHON_CONCURRENCY_ENABLED": "false"}
+    ended = run(WHAT_IS_PATCHED, env=env)
+    upstreams = run(WHAT_IS_PATCHED, env=SILENT | {"OTEL_PYTHON_DISTRO": "distro"} | OFF_WITH_OURS)
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.said() == upstreams.said()
+    assert "FastAPIInstrumentor" in ended.said()["instrumented"]
+
+
+OFF_WITH_OURS = {"OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "concurrency_asyncio,concurrency_fastapi"}
+BROKEN = """
+    [opentelemetry_instrumentor]
+    broken = broken:Broken
+    """
+BROKEN_CODE = """
+    from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
+
+    class Broken(BaseInstrumentor):
+        def instrumentation_dependencies(self):
+            return ()
+        def _instrument(self, **kwargs):
+            raise RuntimeError("no luck today")
+        def _uninstrument(self, **kwargs):
+            pass
+    """
+
+
+def test_an_instrumentor_that_raises_stops_neither_the_others_nor_the_program(
+    run: Run, tmp_path: Path
+) -> None:
+    """It comes first, since its package does; upstream's loader would load nothing after it."""
+    broken = fake_package(tmp_path / "site", "broken", BROKEN, BROKEN_CODE)
+    ended = run(WHAT_IS_PATCHED, env=SILENT | broken)
+    assert ended.code == 0
+    assert {"AioHttpClientInstrumentor", "LoggingInstrumentor"} <= set(ended.said()["instrumented"])
+    told = [line for line in ended.err.splitlines() if "nstrument" in line and not line.startswith(" ")]
+    assert told == ["Instrumentor broken failed and is left out; the others go on"]
+    assert ended.err.splitlines()[-1] == "RuntimeError: no luck today"
+
+
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+@pytest.mark.parametrize("logging_setup", ["", "logging.basicConfig()"])
+def test_an_unreachable_collector_is_told_once(
+    run: Run, unused_port: int, protocol: str, logging_setup: str
+) -> None:
+    """Every signal fails several times; the program ends as it would, and the person reads one line."""
+    program = f"""
+        import logging
+        {logging_setup}
+        from opentelemetry import metrics, trace
+        from opentelemetry._logs import get_logger_provider
+        from otel_concurrency.distro import ConcurrencyDistro
+
+        failures = ConcurrencyDistro()._export_failures
+        tracer = trace.get_tracer("test")
+        metrics.get_meter("test").create_counter("count").add(1)
+        while failures._suppressed < 5:
+            with tracer.start_as_current_span("span"):
+                logging.getLogger("app").warning("in the span")
+            trace.get_tracer_provider().force_flush()
+            get_logger_provider().force_flush()
+            metrics.get_meter_provider().force_flush()
+        print("0")
+    """
+    env = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{unused_port}",
+        "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
+        "OTEL_EXPORTER_OTLP_TIMEOUT": "1",
+    }
+    ended = run(program, env=env)
+    assert (ended.code, ended.said()) == (0, 0)
+    told = [line for line in ended.err.splitlines() if "in the span" not in line]
+    assert len(told) == 1, ended.err
+    assert (
+        f"(OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:{unused_port}); the application runs on." in told[0]
+    )

@@ -1,0 +1,170 @@
+"""Settings: read once, from a mapping, with a warning and the default for what cannot be read."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import FrozenInstanceError, asdict, fields
+from typing import get_type_hints
+
+import pytest
+
+from otel_concurrency import config as config_module
+from otel_concurrency import environment_variables
+from otel_concurrency.config import (
+    PREFIX,
+    SETTINGS,
+    Config,
+    FastAPIOptions,
+    Options,
+    TaskOptions,
+)
+
+DEFAULTS = {
+    "enabled": True,
+    "tasks": True,
+    "native": True,
+    "max_coroutines": 200,
+    "max_error_types": 50,
+    "keep_upstream": frozenset(),
+    "http_inner_spans": False,
+    "log_identity": True,
+}
+
+
+@pytest.fixture(autouse=True)
+def _forget_what_was_told() -> Iterator[None]:
+    config_module._told.clear()
+    yield
+    config_module._told.clear()
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+
+
+def test_nothing_set_means_the_defaults() -> None:
+    assert asdict(Config.from_environ({})) == DEFAULTS
+    assert asdict(Config()) == DEFAULTS
+
+
+def test_an_empty_variable_counts_as_unset(caplog: pytest.LogCaptureFixture) -> None:
+    environ = {setting.variable: " " for setting in SETTINGS}
+    assert asdict(Config.from_environ(environ)) == DEFAULTS
+    assert warnings(caplog) == []
+
+
+def test_every_variable_is_read() -> None:
+    environ = {
+        "OTEL_PYTHON_CONCURRENCY_ENABLED": "false",
+        "OTEL_PYTHON_CONCURRENCY_TASKS": "0",
+        "OTEL_PYTHON_CONCURRENCY_NATIVE": "No",
+        "OTEL_PYTHON_CONCURRENCY_MAX_COROUTINES": " 17 ",
+        "OTEL_PYTHON_CONCURRENCY_MAX_ERROR_TYPES": "1",
+        "OTEL_PYTHON_CONCURRENCY_KEEP_UPSTREAM": "asyncio, Threading,,",
+        "OTEL_PYTHON_CONCURRENCY_HTTP_INNER_SPANS": "ON",
+        "OTEL_PYTHON_CONCURRENCY_LOG_IDENTITY": "off",
+    }
+    assert set(environ) == {setting.variable for setting in SETTINGS}
+    assert asdict(Config.from_environ(environ)) == {
+        "enabled": False,
+        "tasks": False,
+        "native": False,
+        "max_coroutines": 17,
+        "max_error_types": 1,
+        "keep_upstream": frozenset({"asyncio", "threading"}),
+        "http_inner_spans": True,
+        "log_identity": False,
+    }
+
+
+@pytest.mark.parametrize("word", ["true", "TRUE", "1", "yes", "Yes", "on", " On "])
+def test_what_means_true(word: str) -> None:
+    assert Config.from_environ({PREFIX + "HTTP_INNER_SPANS": word}).http_inner_spans is True
+
+
+@pytest.mark.parametrize("word", ["false", "False", "0", "no", "NO", "off"])
+def test_what_means_false(word: str) -> None:
+    assert Config.from_environ({PREFIX + "NATIVE": word}).native is False
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "stands"),
+    [
+        ("ENABLED", "maybe", "true"),
+        ("TASKS", "2", "true"),
+        ("NATIVE", "tru", "true"),
+        ("HTTP_INNER_SPANS", "-", "false"),
+        ("LOG_IDENTITY", "none", "true"),
+        ("MAX_COROUTINES", "many", "200"),
+        ("MAX_COROUTINES", "0", "200"),
+        ("MAX_COROUTINES", "-3", "200"),
+        ("MAX_COROUTINES", "1e3", "200"),
+        ("MAX_COROUTINES", "100001", "200"),
+        ("MAX_ERROR_TYPES", "9" * 5000, "50"),  # beyond what int() takes from text
+        ("KEEP_UPSTREAM", "asyncio,grpc", "empty"),
+    ],
+)
+def test_a_malformed_value_gives_one_warning_and_the_default(
+    caplog: pytest.LogCaptureFixture, name: str, value: str, stands: str
+) -> None:
+    """The warning names the variable, the value and the default that stands; a second reader is silent."""
+    assert asdict(Config.from_environ({PREFIX + name: value})) == DEFAULTS
+    assert asdict(Config.from_environ({PREFIX + name: value})) == DEFAULTS
+    told = warnings(caplog)
+    assert len(told) == 1
+    assert told[0].startswith(f"{PREFIX}{name}={value!r}"[:80])
+    assert len(told[0]) < 300
+    assert told[0].endswith(f"; the default, {stands}, stands")
+    assert [record.name for record in caplog.records] == ["otel_concurrency.config"]
+
+
+def test_two_malformed_values_give_two_warnings(caplog: pytest.LogCaptureFixture) -> None:
+    Config.from_environ({PREFIX + "NATIVE": "x", PREFIX + "TASKS": "x"})
+    assert len(warnings(caplog)) == 2
+
+
+def test_an_option_goes_before_the_variable_and_none_does_not() -> None:
+    environ = {PREFIX + "MAX_COROUTINES": "7", PREFIX + "MAX_ERROR_TYPES": "8"}
+    config = Config.from_options({"max_coroutines": 9, "max_error_types": None}, environ)
+    assert (config.max_coroutines, config.max_error_types) == (9, 8)
+
+
+def test_typed_options_are_read_as_typed() -> None:
+    config = Config.from_options({"native": False, "max_coroutines": 9, "keep_upstream": ["asyncio"]})
+    assert (config.native, config.max_coroutines) == (False, 9)
+    assert config.keep_upstream == {"asyncio"}
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("max_coroutines", True), ("max_coroutines", 2.5), ("keep_upstream", 3), ("native", 2), ("native", [])],
+)
+def test_an_option_of_the_wrong_type_gives_one_warning_and_the_default(
+    caplog: pytest.LogCaptureFixture, option: str, value: object
+) -> None:
+    assert asdict(Config.from_options({option: value})) == DEFAULTS
+    assert [told.partition(" ")[0] for told in warnings(caplog)] == [f"{option}={value!r}"]
+
+
+def test_an_option_that_no_setting_has_is_an_error() -> None:
+    with pytest.raises(TypeError, match="max_coroutine: otel-concurrency has no such setting"):
+        Config.from_options({"max_coroutine": 3})
+
+
+def test_a_config_does_not_change() -> None:
+    with pytest.raises(FrozenInstanceError):
+        Config().native = False  # type: ignore[misc]
+
+
+def test_each_setting_is_a_constant_that_names_itself() -> None:
+    """What `opentelemetry-instrument` makes its flags from, and nothing else of that shape."""
+    constants = {name for name in vars(environment_variables) if name.startswith("OTEL_")}
+    assert constants == {setting.variable for setting in SETTINGS}
+    assert all(vars(environment_variables)[name] == name for name in constants)
+
+
+def test_options_of_instrumentors_and_of_code_are_settings() -> None:
+    names = {setting.option for setting in SETTINGS}
+    assert set(get_type_hints(Options)) == names
+    assert {field.name for field in (*fields(TaskOptions), *fields(FastAPIOptions))} < names

@@ -1,0 +1,38 @@
+"""The promise of the package is a list."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.metadata import distribution
+
+import otel_concurrency
+
+FOUND_BY_OPENTELEMETRY = {
+    ("opentelemetry_distro", "otel_concurrency"),
+    ("opentelemetry_configurator", "otel_concurrency"),
+    ("opentelemetry_environment_variables", "otel_concurrency"),
+    ("opentelemetry_instrumentor", "concurrency_asyncio"),
+    ("opentelemetry_instrumentor", "concurrency_fastapi"),
+    ("console_scripts", "otel-concurrency"),
+}
+
+
+def test_all_is_what_we_promise() -> None:
+    assert otel_concurrency.__all__ == ["__version__", "instrument"]
+    assert all(hasattr(otel_concurrency, name) for name in otel_concurrency.__all__)
+
+
+def test_the_entry_points_are_what_we_promise_and_load() -> None:
+    points = distribution("otel-concurrency").entry_points
+    assert {(point.group, point.name) for point in points} == FOUND_BY_OPENTELEMETRY
+    assert all(callable(point.load()) for point in points if "environment" not in point.group)
+
+
+def test_importing_the_package_is_cheap() -> None:
+    """`opentelemetry-instrument` imports it in every start, before it knows whether we are wanted."""
+    program = (
+        "import sys, otel_concurrency; print(any(name.startswith('opentelemetry') for name in sys.modules))"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ended.stdout == "False\n"

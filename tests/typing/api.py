@@ -1,0 +1,14 @@
+"""Public API in use, for mypy and pyright to read; never run."""
+
+from __future__ import annotations
+
+import otel_concurrency
+
+version: str = otel_concurrency.__version__
+
+started = otel_concurrency.instrument()
+started.uninstrument()
+
+otel_concurrency.instrument(native=False, max_coroutines=500, keep_upstream=["threading"])
+otel_concurrency.instrument(native="no")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+otel_concurrency.instrument(max_coroutine=3)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
