@@ -48,11 +48,12 @@ class IdentityLogRecordProcessor(LogRecordProcessor):
 
 def _identity() -> dict[str, str | int]:
     thread_id = threading.get_ident()
-    identity: dict[str, str | int] = {THREAD_ID: thread_id, PROCESS_PID: os.getpid()}
+    identity: dict[str, str | int] = {THREAD_ID: thread_id}
     # `threading.current_thread()` would register a dummy, for good, for a thread that C code started.
     thread = threading._active.get(thread_id)  # type: ignore[attr-defined]
     if thread is not None:
         identity[THREAD_NAME] = thread.name
+    identity[PROCESS_PID] = os.getpid()
     # Asked first, as `asyncio.current_task()` raises where no loop runs.
     loop = asyncio._get_running_loop()
     task = None if loop is None else asyncio.current_task(loop)

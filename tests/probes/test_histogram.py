@@ -8,7 +8,9 @@ from fractions import Fraction
 
 import pytest
 from opentelemetry.sdk.metrics._internal.exponential_histogram.mapping.exponent_mapping import ExponentMapping
-from opentelemetry.sdk.metrics._internal.exponential_histogram.mapping.logarithm_mapping import LogarithmMapping
+from opentelemetry.sdk.metrics._internal.exponential_histogram.mapping.logarithm_mapping import (
+    LogarithmMapping,
+)
 
 from otel_concurrency.probes.histogram import (
     BUCKET_COUNT,
@@ -34,16 +36,14 @@ def index_of(ns: int) -> int:
 
 
 def is_in_bucket(ns: int, index: int) -> bool:
-    """`base**index < seconds <= base**(index + 1)`, in whole numbers: both sides to the power of `2**SCALE`."""
+    """`base**index < seconds <= base**(index + 1)`, exactly: all to the power of `2**SCALE`."""
     value = Fraction(ns, 10**9) ** (1 << SCALE)
     return Fraction(2) ** index < value <= Fraction(2) ** (index + 1)
 
 
 def durations(seed: int, count: int = 1_000) -> list[int]:
     chance = random.Random(seed)
-    return [
-        min(int(2 ** chance.uniform(0, 45.9)), 2**HIGHEST_EXPONENT * 10**9) or 1 for _ in range(count)
-    ]
+    return [min(int(2 ** chance.uniform(0, 45.9)), 2**HIGHEST_EXPONENT * 10**9) or 1 for _ in range(count)]
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -93,7 +93,9 @@ def test_the_sdk_puts_the_same_durations_into_the_same_buckets(seed):
 
 def test_what_lasts_longer_than_the_table_counts_in_its_last_bucket():
     longest = 2**HIGHEST_EXPONENT * 10**9
-    assert bucket_position(longest) == bucket_position(longest + 1) == bucket_position(2**63) == BUCKET_COUNT - 1
+    assert (
+        bucket_position(longest) == bucket_position(longest + 1) == bucket_position(2**63) == BUCKET_COUNT - 1
+    )
 
 
 def test_one_nanosecond_has_a_bucket():

@@ -1,4 +1,4 @@
-"""A clock that is set by hand, a source whose readings are given, and readers that hear what the SDK delivers."""
+"""A clock that is set by hand, a source whose readings are given, and readers of the real SDK."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ from opentelemetry.sdk.metrics import (
     ObservableCounter,
     ObservableUpDownCounter,
 )
-from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMetricReader, Metric, MetricReader
+from opentelemetry.sdk.metrics.export import (
+    AggregationTemporality,
+    InMemoryMetricReader,
+    Metric,
+    MetricReader,
+)
 from opentelemetry.sdk.resources import Resource
 
 from otel_concurrency.signals.names import SCOPE_NAME

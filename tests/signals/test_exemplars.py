@@ -123,7 +123,9 @@ def test_an_origin_that_is_no_context_is_left_out(serve, probe, exemplars, cumul
 
 
 def test_explicit_histograms_carry_exemplars_too(serve, probe, heard, cumulative, monkeypatch):
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION", "explicit_bucket_histogram")
+    monkeypatch.setenv(
+        "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION", "explicit_bucket_histogram"
+    )
     serve(cumulative)
     probe.histogram.observe(1_000_000, IN_TRACE, at_unix_ns=1)
     ((point,),) = [metric.data.data_points for metric in heard(cumulative)]

@@ -13,7 +13,11 @@ from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metr
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics._internal.point import Buckets, ExponentialHistogram, ExponentialHistogramDataPoint
+from opentelemetry.sdk.metrics._internal.point import (
+    Buckets,
+    ExponentialHistogram,
+    ExponentialHistogramDataPoint,
+)
 from opentelemetry.sdk.metrics.export import (
     AggregationTemporality,
     ConsoleMetricExporter,
@@ -164,7 +168,14 @@ def test_what_the_sdk_collects_for_our_scope_is_joined_with_ours(serve, source, 
         ["spans", "made", "busy", "level", "age", "took"]
     ]
     (encoded,) = encode_metrics(data).resource_metrics
-    assert [m.name for m in encoded.scope_metrics[0].metrics] == ["spans", "made", "busy", "level", "age", "took"]
+    assert [m.name for m in encoded.scope_metrics[0].metrics] == [
+        "spans",
+        "made",
+        "busy",
+        "level",
+        "age",
+        "took",
+    ]
 
 
 def test_a_delta_reader_hears_the_difference_to_what_it_heard_last(serve, source, clock, delta, heard):
@@ -327,7 +338,10 @@ def test_a_failing_source_is_logged_once_and_hurts_nobody(
     with caplog.at_level(logging.DEBUG, logger="otel_concurrency"):
         for _ in range(3):
             (resource_metrics,) = cumulative.get_metrics_data().resource_metrics
-            assert [scope.scope.name for scope in resource_metrics.scope_metrics] == ["app", "otel_concurrency"]
+            assert [scope.scope.name for scope in resource_metrics.scope_metrics] == [
+                "app",
+                "otel_concurrency",
+            ]
     (record,) = caplog.records
     assert record.name == "otel_concurrency.signals.producer"
     assert record.levelno == logging.ERROR
@@ -478,7 +492,9 @@ def test_the_ticking_thread_of_a_periodic_reader_tells_us(serve, source):
 def test_the_console_exporter_prints_us(serve, source):
     out = io.StringIO()
     source.readings = ONE_OF_EACH
-    serve(PeriodicExportingMetricReader(ConsoleMetricExporter(out), export_interval_millis=3_600_000)).force_flush()
+    serve(
+        PeriodicExportingMetricReader(ConsoleMetricExporter(out), export_interval_millis=3_600_000)
+    ).force_flush()
     printed = json.loads(out.getvalue())["resource_metrics"][0]["scope_metrics"][0]
     assert printed["scope"]["name"] == "otel_concurrency"
     points = {m["name"]: m["data"]["data_points"] for m in printed["metrics"]}

@@ -1,0 +1,62 @@
+"""The names on the wire, and the page that lists them."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from opentelemetry.semconv._incubating.attributes import process_attributes, thread_attributes
+from opentelemetry.semconv.attributes import code_attributes, error_attributes
+
+from otel_concurrency.signals import names
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_page_is_what_the_script_prints():
+    """`scripts/metrics-doc --write` brings it up to date."""
+    printed = subprocess.run(
+        [sys.executable, ROOT / "scripts" / "metrics-doc"], capture_output=True, check=True, encoding="utf-8"
+    ).stdout
+    assert (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8") == printed
+
+
+def test_every_instrument_is_listed():
+    in_module = [value for value in vars(names).values() if isinstance(value, names.Instrument)]
+    assert in_module == list(names.INSTRUMENTS)
+
+
+def test_every_name_stands_once():
+    listed = [instrument.name for instrument in names.INSTRUMENTS]
+    assert len(set(listed)) == len(listed)
+    assert [name for name in listed if not re.fullmatch(r"(asyncio|otel_concurrency)(\.[a-z]+)+", name)] == []
+
+
+def test_every_attribute_has_a_meaning():
+    used = {key for instrument in names.INSTRUMENTS for key in instrument.attributes} | set(
+        names.LOG_ATTRIBUTES
+    )
+    assert used == set(names.ATTRIBUTE_MEANINGS)
+
+
+def test_registered_keys_are_spelled_as_registered():
+    assert (
+        names.CODE_FUNCTION_NAME,
+        names.ERROR_TYPE,
+        names.PROCESS_PID,
+        names.THREAD_ID,
+        names.THREAD_NAME,
+    ) == (
+        code_attributes.CODE_FUNCTION_NAME,
+        error_attributes.ERROR_TYPE,
+        process_attributes.PROCESS_PID,
+        thread_attributes.THREAD_ID,
+        thread_attributes.THREAD_NAME,
+    )
+
+
+def test_histograms_are_in_seconds():
+    """The producer folds nanoseconds into seconds by this."""
+    assert {each.unit for each in names.INSTRUMENTS if each.kind == "histogram"} == {"s"}
