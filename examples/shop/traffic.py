@@ -90,10 +90,12 @@ class Traffic:
         by_kind: dict[str, dict[str, int]] = {}
         for (kind, status), count in sorted(self.answers.items()):
             by_kind.setdefault(kind, {})[str(status)] = count
+        unexpected = {f"{kind}: {status}": count for (kind, status), count in self.unexpected.items()}
         tasks = {name: vars(count) for name, count in self.tasks().items()}
         return {
             "requests": self.requests,
             "answers": by_kind,
+            "unexpected": unexpected,
             "tasks": tasks,
             "started_ns": self.started_ns,
             "ended_ns": self.ended_ns,

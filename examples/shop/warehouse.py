@@ -62,6 +62,7 @@ async def fetch_from_shelf(item: int, ladder: asyncio.Lock) -> bool:
     if item == TOP_SHELF_ITEM:
         log.info("item %d is on the top shelf, getting the ladder", item)
         async with ladder:
+            log.info("item %d: got the ladder", item)
             await asyncio.sleep(0.3)
     await asyncio.sleep(0.005)
     return item != SOLD_OUT_ITEM

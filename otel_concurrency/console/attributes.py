@@ -55,6 +55,11 @@ def attributes_json(attributes: Iterable[KeyValue]) -> str:
     return to_json({pair.key: plain(pair.value) for pair in attributes})
 
 
+def series_json(attributes: Iterable[KeyValue]) -> str:
+    """Return attributes as a JSON object in one order: equal ones are equal as text, and so one series."""
+    return to_json(dict(sorted((pair.key, plain(pair.value)) for pair in attributes)))
+
+
 def hex_id(raw: bytes, size: int) -> str | None:
     """Return an id as hex; none if it is not `size` bytes long or is all zeros: OTLP's two ways to say so."""
     return raw.hex() if len(raw) == size and any(raw) else None

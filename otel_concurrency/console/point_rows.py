@@ -19,12 +19,12 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import (
 
 from otel_concurrency.console.attributes import (
     HIGHEST_NS,
-    attributes_json,
     hex_id,
     number,
     plain,
     resource_key,
     scope_key,
+    series_json,
     to_json,
 )
 from otel_concurrency.console.schema import POINTS, Batch, PointRow
@@ -91,7 +91,7 @@ def _add_metric(metric: Metric, resource: int, scope: int, batch: Batch, max_ite
             kind=kind,
             temporality=temporality,
             monotonic=data.is_monotonic if kind == "sum" else None,
-            attributes=attributes_json(point.attributes),
+            attributes=series_json(point.attributes),
             start_ns=point.start_time_unix_nano,
             time_ns=point.time_unix_nano,
             flags=point.flags,

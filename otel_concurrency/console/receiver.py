@@ -17,12 +17,18 @@ MAX_REQUEST_BYTES = 16 * 2**20
 
 
 class PortTaken(OSError):  # noqa: N818  (a fact about the machine)
-    """Another program listens on the port; `port` says which one."""
+    """A port asked for is in use already.
 
-    def __init__(self, port: int) -> None:
+    Args:
+        protocol: `http` or `grpc`, which wanted it.
+        port: The port.
+    """
+
+    def __init__(self, protocol: str, port: int) -> None:
         super().__init__(
-            f"port {port} is taken by another program; ask for another one, or for 0: any free one"
+            f"port {port} for OTLP/{protocol} is taken; ask for another one, or for 0: any free one"
         )
+        self.protocol = protocol
         self.port = port
 
 
@@ -87,7 +93,7 @@ class Receiver:
         try:
             listener = socket.create_server((HOST, http_port))
         except OSError as error:
-            raise PortTaken(http_port) from error
+            raise PortTaken("http", http_port) from error
         self._http = HttpReceiver(self.store, listener, max_request_bytes=self._max_request_bytes)
         try:
             try:
@@ -95,7 +101,7 @@ class Receiver:
                     self.store, HOST, grpc_port, max_request_bytes=self._max_request_bytes
                 )
             except OSError as error:
-                raise PortTaken(grpc_port) from error
+                raise PortTaken("grpc", grpc_port) from error
             self._grpc.start()
             self._http.start()
         except BaseException:
