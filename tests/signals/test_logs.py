@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 from opentelemetry.instrumentation.logging.handler import LoggingHandler
-from opentelemetry.sdk._logs import LoggerProvider, LogRecordLimits
+from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
 
 from otel_concurrency.signals.logs import IdentityLogRecordProcessor
@@ -21,13 +21,11 @@ from otel_concurrency.signals.logs import IdentityLogRecordProcessor
 class Records:
     """A logger of the standard library, and what OpenTelemetry made of its records."""
 
-    def __init__(self, limits: LogRecordLimits | None = None) -> None:
+    def __init__(self) -> None:
         self.exporter = InMemoryLogRecordExporter()
         self.provider = LoggerProvider(shutdown_on_exit=False)
         self.provider.add_log_record_processor(IdentityLogRecordProcessor())
         self.provider.add_log_record_processor(SimpleLogRecordProcessor(self.exporter))
-        if limits:
-            self.provider._log_record_limits = limits
         self.logger = logging.Logger("app")
         self.logger.addHandler(LoggingHandler(logger_provider=self.provider))
 
@@ -132,20 +130,20 @@ def test_what_the_application_set_stays(records):
     assert records.attributes() == [theirs]
 
 
-def test_a_full_record_loses_nothing_of_the_applications():
-    records = Records(LogRecordLimits(max_log_record_attributes=3))
+def test_a_full_record_loses_nothing_of_the_applications(monkeypatch):
+    monkeypatch.setenv("OTEL_ATTRIBUTE_COUNT_LIMIT", "3")
+    records = Records()
     records.logger.warning("hello", extra={"a": 1, "b": 2})
     assert records.attributes() == [{"a": 1, "b": 2, "thread.id": MAIN["thread.id"]}]
     (data,) = records.exporter.get_finished_logs()
     assert data.log_record.attributes.dropped == 0
-    records.provider.shutdown()
 
 
-def test_a_length_limit_holds_for_names_too(caplog):
-    records = Records(LogRecordLimits(max_log_record_attribute_length=4))
+def test_a_length_limit_holds_for_names_too(monkeypatch):
+    monkeypatch.setenv("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "4")
+    records = Records()
     records.logger.warning("hello")
     assert records.attributes() == [{**MAIN, "thread.name": "Main"}]
-    records.provider.shutdown()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
