@@ -1,4 +1,4 @@
-"""The floors of the house: imports run downward, and the ground floor stands on the standard library alone."""
+"""The floors of the house: imports run downward, and the ground floor has the standard library only."""
 
 from __future__ import annotations
 
