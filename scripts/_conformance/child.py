@@ -19,7 +19,8 @@ from typing import IO, Any
 OUTCOMES = ("pass", "skip", "expected failure", "unexpected success", "fail", "error")
 # regrtest's resources, without those that leave the machine or need a screen.
 RESOURCES = ("cpu", "subprocess", "walltime")
-ENVIRONMENT = "<environment>"
+# Names for what no test stands for.
+ENVIRONMENT, MODULE = "<environment>", "<module>"
 
 
 class Recorder(unittest.TestResult):
@@ -104,7 +105,12 @@ def run_module(name: str, lines: IO[str]) -> None:
 
     support.use_resources = list(RESOURCES)
     recorder = Recorder(lines)
-    unittest.defaultTestLoader.loadTestsFromName(name).run(recorder)
+    try:
+        suite = unittest.defaultTestLoader.loadTestsFromName(name)
+    except unittest.SkipTest as skip:  # as a whole, at import: "Windows only"
+        recorder.write(test=f"{name}.{MODULE}", outcome="skip", detail=str(skip))
+    else:
+        suite.run(recorder)
     # What regrtest calls ENV_CHANGED: left-over threads or children, which a test itself does not notice.
     altered = bool(getattr(support, "environment_altered", False))
     recorder.write(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import platform
 import sys
 import types
 from typing import Any
@@ -27,6 +28,13 @@ async def sanity_main() -> dict[str, object]:
     return {"coroutine_is_proxied": type(coroutine) is not types.CoroutineType}
 
 
+def probe_way() -> str | None:
+    """Return how our probe follows tasks: `proxy`, `watcher` or `pure`; None when it is not there."""
+    instrumentors = sys.modules.get("otel_concurrency.instrumentors.tasks")
+    hook = instrumentors and instrumentors.AsyncioTaskInstrumentor()._hook
+    return None if hook is None else str(hook._probe.way)
+
+
 def describe() -> dict[str, Any]:
     """Return what is patched, where it comes from, and which probe reads the tasks."""
     create_task = asyncio.BaseEventLoop.create_task
@@ -35,6 +43,8 @@ def describe() -> dict[str, Any]:
         "create_task_is_patched": origin != asyncio.base_events.__file__,
         "create_task_origin": origin,
         "asyncio_module_is_patched": hasattr(asyncio.create_task, "__wrapped__"),
+        "probe_way": probe_way(),
+        "release": platform.python_version(),
         **asyncio.run(sanity_main()),
     }
 

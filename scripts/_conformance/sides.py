@@ -90,13 +90,14 @@ class Side:
             )
         if problem := self._problem(found, created):
             raise SideError(f"{self.name}: {problem}; found {found}, task counters {created or 'none'}")
-        return f"{self.name}: {json.dumps(found)}" + (
-            f", task counters {json.dumps(created)}" if created else ""
-        )
+        if found["probe_way"] is None:
+            return f"{self.name}: create_task is asyncio's own"
+        return f"{self.name}: {found['probe_way']} probe, {sum(created.values()):g} tasks counted"
 
     def _problem(self, found: Mapping[str, object], created: Mapping[str, float]) -> str | None:
         """Say what contradicts this side's name, None if nothing does."""
         patched = found["create_task_is_patched"]
+        release = tuple(int(part) for part in str(found["release"]).split(".")[:2])
         counted = sum(value for name, value in created.items() if name.endswith("sanity_child"))
         if self.name in {"bare", "upstream"}:
             if patched or created:
@@ -108,6 +109,9 @@ class Side:
             return "our task hook is not active: asyncio.BaseEventLoop.create_task is asyncio's own"
         if found["asyncio_module_is_patched"]:
             return "upstream's asyncio instrumentor is active beside ours"
+        expected = "pure" if self.name == "pure" else "proxy" if release < (3, 14) else "watcher"
+        if found["probe_way"] != expected:
+            return f"tasks are followed by the {found['probe_way']} probe, not by the {expected} one"
         if counted != SANITY_TASKS:
             return f"{SANITY_TASKS} tasks were created, our probe counted {counted:g}"
         return None
@@ -144,7 +148,7 @@ def make_sides(python: str, names: Sequence[str], folder: Path, extra_path: str 
             "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": NOT_OURS,
             "OTEL_PYTHON_CONCURRENCY_NATIVE": "false",
         },
-        "upstream": {**common, "OTEL_PYTHON_DISTRO": "distro", "OTEL_PYTHON_CONFIGURATOR": "configurator"},
+        "upstream": {**common, "OTEL_PYTHON_CONCURRENCY_ENABLED": "false"},
     }
     prefixes: dict[str, tuple[str, ...]] = {name: (str(instrument),) for name in SIDES} | {"bare": ()}
     return [Side(name, python, prefixes[name], variables[name]) for name in names]
