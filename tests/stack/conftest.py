@@ -19,7 +19,8 @@ from _stack import stack
 from _stack.go import tell_on_stderr
 from _stack.paths import missing_binaries, stack_folder
 from _stack.process import Identity
-from backend import Backend
+
+from tests.stack.backend import Backend
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from _stack.paths import TREE
-from backend import Backend, Series, eventually
+
+from tests.stack.backend import Backend, Series, eventually
 
 REQUESTS = 60
 

@@ -7,8 +7,9 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from backend import Backend, Span, eventually
-from shop import REQUESTS, ShopRun, run_shop
+
+from tests.stack.backend import Backend, Span, eventually
+from tests.stack.shop import REQUESTS, ShopRun, run_shop
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]  # a run of the shop, on a busy machine
 
