@@ -72,7 +72,11 @@ def _add(attributes: object, identity: dict[str, str | int]) -> None:
     else:
         return
     room = getattr(attributes, "maxlen", None)
+    if room is None or len(target) + len(identity) <= room:
+        for key, value in identity.items():
+            target.setdefault(key, value)
+        return
     for key, value in identity.items():
         # A full mapping would drop its oldest entry, which is the application's.
-        if key not in target and (room is None or len(target) < room):
+        if key not in target and len(target) < room:
             target[key] = value
