@@ -36,6 +36,8 @@ typedef struct ModuleState {
 #ifdef WATCH_CONTEXTS
     PyTypeObject *entry_type;
     PyObject *task_died;
+    PyTypeObject *done_type; /* the class of tasks seen last, and its `done` */
+    PyObject *done;
     PyObject *name_context;
     PyObject *name_get_context;
     PyObject *name_done;
@@ -482,6 +484,8 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
 #ifdef WATCH_CONTEXTS
     Py_VISIT(state->entry_type);
     Py_VISIT(state->task_died);
+    Py_VISIT(state->done_type);
+    Py_VISIT(state->done);
 #endif
     return 0;
 }
@@ -501,6 +505,8 @@ module_clear(PyObject *module)
     }
     Py_CLEAR(state->entry_type);
     Py_CLEAR(state->task_died);
+    Py_CLEAR(state->done_type);
+    Py_CLEAR(state->done);
 #endif
     return 0;
 }

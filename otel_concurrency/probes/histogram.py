@@ -8,9 +8,10 @@ OpenTelemetry's exponential histogram at a fixed scale: bucket `i` holds values 
 from __future__ import annotations
 
 import math
+import sys
 from bisect import bisect_left
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 SCALE = 3
 """Eight buckets an octave: a quantile read from one is at most 4.4 % off (half of `2 ** (1 / 8) - 1`, rounded up)."""
@@ -51,12 +52,12 @@ def upper_bound_s(position: int) -> float:
 
 
 # A reading is a whole number of ns, so `ns * 1e-9 <= bound` and `ns <= floor(bound * 1e9)` say the same.
-_UPPER_BOUNDS_NS = tuple(math.floor(upper_bound_s(position) * 1e9) for position in range(BUCKET_COUNT))
+_UPPER_BOUNDS_NS = tuple(math.floor(upper_bound_s(position) * 1e9) for position in range(BUCKET_COUNT - 1))
 
 
 def bucket_position(ns: int) -> int:
     """Return the table position of a duration of at least 1 ns; longer than the table reaches counts in the last."""
-    return min(bisect_left(_UPPER_BOUNDS_NS, ns), BUCKET_COUNT - 1)
+    return bisect_left(_UPPER_BOUNDS_NS, ns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,33 +125,35 @@ class HistogramState:
         return self.max_ns * 1e-9
 
 
-@dataclass(slots=True)
 class Histogram:
-    """The pure twin of the native histogram; one writer at a time, guarded by the GIL or by its owner's lock."""
+    """The pure twin of the native histogram; one writer at a time, guarded by its owner's lock."""
 
-    count: int = 0
-    sum_ns: int = 0
-    min_ns: int = 0
-    max_ns: int = 0
-    zero_count: int = 0
-    _buckets: list[int] = field(default_factory=lambda: [0] * BUCKET_COUNT)
-    _exemplars: dict[int, ProbeExemplar] = field(default_factory=dict)
+    __slots__ = ("_buckets", "_exemplars", "_max_ns", "_min_ns", "_sum_ns", "_zero_count")
+
+    def __init__(self) -> None:
+        self._buckets = [0] * BUCKET_COUNT
+        self._exemplars: dict[int, ProbeExemplar] = {}
+        self._zero_count = 0
+        self._sum_ns = 0
+        self._min_ns = sys.maxsize
+        self._max_ns = 0
 
     def observe(self, ns: int, origin: object = None, at_unix_ns: int = 0) -> None:
         """Count one value; with an origin, keep it as exemplar if it is the slowest of a slow bucket."""
-        if not self.count or ns < self.min_ns:
-            self.min_ns = ns
-        if ns > self.max_ns:
-            self.max_ns = ns
-        self.count += 1
-        self.sum_ns += ns
+        if ns < self._min_ns:
+            self._min_ns = ns
+        if ns > self._max_ns:
+            self._max_ns = ns
         if ns <= 0:
-            self.zero_count += 1
+            self._zero_count += 1
             return
+        self._sum_ns += ns
         position = bucket_position(ns)
         self._buckets[position] += 1
-        if origin is None:
-            return
+        if origin is not None:
+            self._keep_exemplar(position, ns, origin, at_unix_ns)
+
+    def _keep_exemplar(self, position: int, ns: int, origin: object, at_unix_ns: int) -> None:
         held = self._exemplars.get(position)
         if held is not None and ns <= held.value_ns:
             return
@@ -164,16 +167,18 @@ class Histogram:
     def read(self) -> HistogramState:
         """Return the state, and drain the exemplars into it."""
         exemplars, self._exemplars = self._exemplars, {}
-        first = next(_used(self._buckets), 0)
-        last = next((BUCKET_COUNT - 1 - back for back in _used(self._buckets[::-1])), -1)
+        buckets = self._buckets
+        count = sum(buckets) + self._zero_count
+        first = next(_used(buckets), 0)
+        last = next((BUCKET_COUNT - 1 - back for back in _used(buckets[::-1])), -1)
         return HistogramState(
-            self.count,
-            self.sum_ns,
-            self.min_ns,
-            self.max_ns,
-            self.zero_count,
+            count,
+            self._sum_ns,
+            max(self._min_ns, 0) if count else 0,
+            self._max_ns,
+            self._zero_count,
             first,
-            tuple(self._buckets[first : last + 1]),
+            tuple(buckets[first : last + 1]),
             tuple(exemplars.values()),
         )
 

@@ -11,7 +11,7 @@ import contextvars
 import threading
 import time
 import weakref
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -32,7 +32,6 @@ class _Row:
     __slots__ = (
         "cancelled",
         "cancelled_durations",
-        "created",
         "destroyed",
         "failed",
         "failed_durations",
@@ -43,7 +42,7 @@ class _Row:
 
     def __init__(self, function: str) -> None:
         self.function = function
-        self.created = self.finished = self.cancelled = self.destroyed = 0
+        self.finished = self.cancelled = self.destroyed = 0
         self.failed: dict[str, int] = {}
         self.finished_durations = Histogram()
         self.cancelled_durations = Histogram()
@@ -93,8 +92,10 @@ class PureTaskProbe(Untracked):
         self._rows: dict[object, _Row] = {None: _Row(OTHER)}
         self._error_names: set[str] = set()
         self._loops: dict[int | None, tuple[str, dict[int, _TaskReference]]] = {}
+        self._last_loop: tuple[Callable[[], object], dict[int, _TaskReference]] = (lambda: None, {})
         # Weak references die wherever a collection runs, so also while this thread holds the lock.
         self._died: deque[_TaskReference] = deque()
+        self._buried = self._died.append
         self._lock = threading.Lock()
 
     def create_task(
@@ -107,38 +108,55 @@ class PureTaskProbe(Untracked):
         **kwargs: Any,
     ) -> asyncio.Future[Any]:
         """Call `original(loop, coroutine, *args, **kwargs)` and follow the task that it returns."""
+        row = self._row_of(coroutine)  # before: an eager task may be done after, and its frame gone
         created_ns = self._now_ns()
         task = original(loop, coroutine, *args, **kwargs)
-        self.follow(loop, coroutine, task, created_ns)
+        self._follow(loop, row, task, created_ns)
         return task
 
     def follow(
         self, loop: asyncio.AbstractEventLoop, coroutine: Any, task: asyncio.Future[Any], created_ns: int
     ) -> None:
         """Count a task that was just made, and listen for its end."""
-        reference = _TaskReference(task, self._died.append)
+        self._follow(loop, self._row_of(coroutine), task, created_ns)
+
+    def _follow(
+        self, loop: asyncio.AbstractEventLoop, row: _Row, task: asyncio.Future[Any], created_ns: int
+    ) -> None:
+        reference = _TaskReference(task, self._buried)
+        reference.row = row
         reference.created_ns = created_ns
-        reference.task_id = id(task)
-        reference.origin = self._origin.get(None) if self._origin is not None else None
-        loop_id, loop_type = self._loop_of(loop)
-        with self._lock:
-            self._bury()
-            reference.row = row = self._row_of(coroutine)
-            row.created += 1
-            place = self._loops.get(loop_id)
-            if place is None:
-                place = self._loops[loop_id] = (loop_type, {})
-            reference.live = place[1]
-            reference.live[reference.task_id] = reference
+        reference.task_id = task_id = id(task)
+        if self._origin is not None:
+            reference.origin = self._origin.get(None)
+        # No lock on this side: entering a dict is atomic, and what was created is what ended and what lives.
+        reference.live = live = self._live_of(loop)
+        live[task_id] = reference
+        if self._died:
+            with self._lock:
+                self._bury()
         if task.done():  # an eager task may be
             self._done(task)
         else:
             task.add_done_callback(self._done, context=_EMPTY)
 
+    def _live_of(self, loop: asyncio.AbstractEventLoop) -> dict[int, _TaskReference]:
+        last, live = self._last_loop
+        if last() is loop:
+            return live
+        loop_id, loop_type = self._loop_of(loop)
+        place = self._loops.get(loop_id)
+        if place is None or place[0] != loop_type:  # ids come back, perhaps to a loop of another type
+            place = self._loops[loop_id] = (loop_type, place[1] if place else {})
+        live = place[1]
+        if loop_id is not None:
+            self._last_loop = weakref.ref(loop), live
+        return live
+
     def _done(self, task: asyncio.Future[Any]) -> None:
         now_ns = self._now_ns()
         with self._lock:
-            for _, live in self._loops.values():
+            for _, live in list(self._loops.values()):
                 reference = live.pop(id(task), None)
                 if reference is not None:
                     break
@@ -155,10 +173,10 @@ class PureTaskProbe(Untracked):
             else:
                 row.finished += 1
                 durations = row.finished_durations
-            origin = reference.origin or None
-            durations.observe(
-                now_ns - reference.created_ns, origin, 0 if origin is None else time.time_ns()
-            )
+            if self._origin is not None and reference.origin:
+                durations.observe(now_ns - reference.created_ns, reference.origin, time.time_ns())
+            else:
+                durations.observe(now_ns - reference.created_ns)
 
     def _bury(self) -> None:
         while self._died:
@@ -168,14 +186,19 @@ class PureTaskProbe(Untracked):
                 reference.row.destroyed += 1
 
     def _row_of(self, coroutine: Any) -> _Row:
-        code = getattr(coroutine, "cr_code", None) or getattr(coroutine, "gi_code", None)
-        key: object = type(coroutine) if code is None else code
+        try:
+            key: object = coroutine.cr_code
+        except AttributeError:
+            key = getattr(coroutine, "gi_code", type(coroutine))
         row = self._rows.get(key)
-        if row is None:
+        return row if row is not None else self._new_row(key, coroutine)
+
+    def _new_row(self, key: object, coroutine: Any) -> _Row:
+        name = coroutine_name(coroutine)
+        with self._lock:
             if len(self._rows) > self._max_coroutines:
                 return self._rows[None]
-            row = self._rows[key] = _Row(coroutine_name(coroutine))
-        return row
+            return self._rows.setdefault(key, _Row(name))
 
     def _error_name(self, error: type[BaseException]) -> str:
         name = type_name(error)
@@ -189,7 +212,9 @@ class PureTaskProbe(Untracked):
         """Return each row, exemplars drained; the row of all others comes first."""
         with self._lock:
             self._bury()
-            return [_read(row) for row in self._rows.values()]
+            loops = list(self._loops.values())
+            live = Counter(reference.row for _, tasks in loops for reference in list(tasks.values()))
+            return [_read(row, live[row]) for row in self._rows.values()]
 
     def read_loops(self) -> list[LoopRow]:
         """Return the live tasks of each loop that has any; the id of the row of all others is None."""
@@ -197,8 +222,8 @@ class PureTaskProbe(Untracked):
             self._bury()
             # Strong references, so that no task dies while it is looked at.
             loops = [
-                (loop_id, loop_type, len(live), next(iter(live.values()), None), _some(live.values()))
-                for loop_id, (loop_type, live) in self._loops.items()
+                (loop_id, loop_type, len(live), next(iter(list(live.values())), None), _some(list(live.values())))
+                for loop_id, (loop_type, live) in list(self._loops.items())
             ]
         rows = []
         for loop_id, loop_type, count, oldest, tasks in loops:
@@ -252,11 +277,10 @@ def _states(tasks: list[asyncio.Future[Any]]) -> tuple[int, int]:
     return running, scheduled
 
 
-def _read(row: _Row) -> TaskRow:
-    live = row.created - row.finished - row.cancelled - row.destroyed - sum(row.failed.values())
+def _read(row: _Row, live: int) -> TaskRow:
     return TaskRow(
         function=row.function,
-        created=row.created,
+        created=row.finished + row.cancelled + row.destroyed + sum(row.failed.values()) + live,
         finished=row.finished,
         cancelled=row.cancelled,
         destroyed=row.destroyed,

@@ -168,17 +168,35 @@ task_died(PyObject *module, PyObject *entry)
 
 static PyMethodDef task_died_definition = {"task_died", task_died, METH_O, NULL};
 
+/* Whether a task is done, asked at the end of every step: the unbound method is kept, looking it up is half the price. */
+static int
+task_is_done(ModuleState *state, PyObject *task)
+{
+    if (Py_TYPE(task) != state->done_type) {
+        PyObject *done = PyObject_GetAttr((PyObject *)Py_TYPE(task), state->name_done);
+        if (done == NULL) {
+            PyErr_Clear();
+            return 0;
+        }
+        Py_XSETREF(state->done_type, (PyTypeObject *)Py_NewRef(Py_TYPE(task)));
+        Py_XSETREF(state->done, done);
+    }
+    PyObject *arguments[] = {task};
+    PyObject *answer = PyObject_Vectorcall(state->done, arguments, 1, NULL);
+    Py_XDECREF(answer);
+    if (answer == NULL) {
+        PyErr_Clear();
+    }
+    return answer == Py_True;
+}
+
 /* Ask the task how it ended. Returns 0 while it is not done; reads `_exception`, which marks nothing as retrieved. */
 static int
 task_outcome(ModuleState *state, PyObject *task, Outcome *outcome, PyObject **error)
 {
-    PyObject *done = PyObject_CallMethodNoArgs(task, state->name_done);
-    if (done != Py_True) {
-        Py_XDECREF(done);
-        PyErr_Clear();
+    if (!task_is_done(state, task)) {
         return 0;
     }
-    Py_DECREF(done);
     *error = NULL;
     *outcome = FINISHED;
     PyObject *cancelled = PyObject_CallMethodNoArgs(task, state->name_cancelled);
@@ -311,7 +329,7 @@ context_switched(PyContextEvent event, PyObject *object)
 
 /* Enter a task that create_task just made. Returns 0 when it cannot be followed: then the twin counts it. */
 static int
-follow(TaskProbe *probe, PyObject *loop, PyObject *coroutine, PyObject *task, int64_t created_ns, Creation *creation)
+follow(TaskProbe *probe, PyObject *loop, Row *row, PyObject *task, int64_t created_ns, Creation *creation)
 {
     ModuleState *state = probe->state;
     PyObject *context = PyObject_CallMethodNoArgs(task, state->name_get_context);
@@ -335,7 +353,7 @@ follow(TaskProbe *probe, PyObject *loop, PyObject *coroutine, PyObject *task, in
     EntryData *data = entry_data(state, entry);
     memset(data, 0, sizeof(EntryData));
     state->entry_offset = (size_t)((char *)data - (char *)entry); /* the same for all */
-    data->live.row = row_of(probe, coroutine);
+    data->live.row = row;
     data->live.loop = loop_index(probe, loop);
     data->live.created_ns = created_ns;
     data->live.watched = 1;
@@ -387,6 +405,7 @@ create_task_with_watcher(TaskProbe *probe, PyObject *const *arguments, size_t co
     if (slot->depth == 0) {
         slot->context = PyThreadState_Get()->context; /* before its first switch nobody told which one is current */
     }
+    Row *row = row_of(probe, arguments[2]); /* before: an eager task may be done after, and its frame gone */
     Creation creation = {.outer = slot->creation};
     slot->creation = &creation;
     int64_t created_ns = monotonic_ns();
@@ -395,7 +414,7 @@ create_task_with_watcher(TaskProbe *probe, PyObject *const *arguments, size_t co
     if (slot->depth == 0) {
         slot->context = PyThreadState_Get()->context; /* making a task may have made the thread's first context */
     }
-    if (task != NULL && !follow(probe, arguments[1], arguments[2], task, created_ns, &creation)) {
+    if (task != NULL && !follow(probe, arguments[1], row, task, created_ns, &creation)) {
         probe_count_foreign(probe, arguments[1], arguments[2], task, created_ns);
     }
     return task;

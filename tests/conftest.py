@@ -1,0 +1,51 @@
+"""What all tests share: the event loops to run on, and the check that every patch of ours was taken back."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+
+LoopFactory = Callable[[], asyncio.AbstractEventLoop]
+
+WITH_UVLOOP = pytest.param("uvloop", marks=pytest.mark.skipif(sys.platform == "win32", reason="no uvloop on Windows"))
+WITH_EAGER_TASKS = pytest.param(
+    "eager", marks=pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks came with CPython 3.12")
+)
+
+
+def _eager_loop() -> asyncio.AbstractEventLoop:
+    loop = asyncio.new_event_loop()
+    loop.set_task_factory(asyncio.eager_task_factory)
+    return loop
+
+
+def _loop_factory(kind: str) -> LoopFactory:
+    if kind == "uvloop":
+        import uvloop
+
+        return uvloop.new_event_loop
+    return _eager_loop if kind == "eager" else asyncio.new_event_loop
+
+
+@pytest.fixture(params=["asyncio", WITH_UVLOOP, WITH_EAGER_TASKS])
+def loop_factory(request: pytest.FixtureRequest) -> LoopFactory:
+    """Makes loops of each kind: asyncio's, uvloop's, and asyncio's with the eager task factory."""
+    return _loop_factory(request.param)
+
+
+@pytest.fixture(params=["asyncio", WITH_UVLOOP])
+def lazy_loop_factory(request: pytest.FixtureRequest) -> LoopFactory:
+    """Makes loops that start a task only after create_task has returned."""
+    return _loop_factory(request.param)
+
+
+@pytest.fixture(autouse=True)
+def originals() -> Iterator[None]:
+    """Fails a test that leaves a patch of ours on the event loop classes."""
+    before = {name: vars(asyncio.BaseEventLoop)[name] for name in ("create_task", "call_exception_handler")}
+    yield
+    after = {name: vars(asyncio.BaseEventLoop)[name] for name in before}
+    assert after == before
