@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 import pytest
+from opentelemetry.test._otlp_test_server import OtlpProtoTestServer
 
-from tests.e2e.conftest import SILENT, Run, fake_package, put_first
+from tests.e2e.conftest import SILENT, Run, environ_for, fake_package, put_first
 
 WHO_STARTED = """
     import json, os
@@ -233,3 +235,134 @@ def test_an_unreachable_collector_is_told_once(
     assert (
         f"(OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:{unused_port}); the application runs on." in told[0]
     )
+
+
+COUNTED = """
+    import asyncio, logging
+
+    async def first():
+        await asyncio.sleep(0)
+        logging.getLogger("app").warning("from a task")
+
+    async def second():
+        await asyncio.sleep(0)
+
+    async def main():
+        await asyncio.gather(*(first() for _ in range(3)), *(second() for _ in range(4)))
+
+    asyncio.run(main())
+"""
+
+
+# The last two are `asyncio.run`'s own.
+ALL_TASKS = {"main": 1, "first": 3, "second": 4, "shutdown_asyncgens": 1, "shutdown_default_executor": 1}
+
+
+def created(receiver: OtlpProtoTestServer) -> dict[str, int]:
+    """Tasks by coroutine function, as the metric says it at the end of the program."""
+    points = [
+        point
+        for each in receiver.drain_metrics()
+        if each.metric.name == "asyncio.task.created"
+        for point in each.metric.sum.data_points
+    ]
+    return {point.attributes[0].value.string_value.rpartition(".")[2]: point.as_int for point in points}
+
+
+def test_tasks_and_the_identity_of_log_records_arrive(run: Run, receiver: OtlpProtoTestServer) -> None:
+    ended = run(COUNTED, env=environ_for(receiver))
+    assert (ended.code, ended.err) == (0, "")
+    assert created(receiver) == ALL_TASKS
+    records = receiver.drain_log_records()
+    attributes = [{pair.key for pair in each.log_record.attributes} for each in records]
+    assert len(attributes) == 3
+    assert all({"process.pid", "thread.name", "asyncio.task.name"} <= keys for keys in attributes)
+
+
+CONFIGURATION = """
+    file_format: "1.0"
+    tracer_provider:
+      processors:
+        - batch: {{exporter: {{otlp_http: {{endpoint: "{base}/v1/traces"}}}}}}
+    meter_provider:
+      readers:
+        - periodic: {{exporter: {{otlp_http: {{endpoint: "{base}/v1/metrics"}}}}}}
+    logger_provider:
+      processors:
+        - {log_processor}: {{exporter: {{otlp_http: {{endpoint: "{base}/v1/logs"}}}}}}
+    instrumentation/development:
+      python:
+        logging: {{}}
+        concurrency_asyncio: {asyncio}
+        concurrency_fastapi: {{http_inner_spans: true}}
+        aiohttp-client: {{enabled: false}}
+"""
+
+
+def configuration_file(tmp_path: Path, receiver: OtlpProtoTestServer, **parts: str) -> dict[str, str]:
+    values = {"base": f"http://127.0.0.1:{receiver.port}", "log_processor": "simple", "asyncio": "{}"}
+    path = tmp_path / "telemetry.yaml"
+    path.write_text(textwrap.dedent(CONFIGURATION.format(**(values | parts))))
+    return {"OTEL_CONFIG_FILE": str(path)}
+
+
+def test_a_configuration_file_gives_typed_options_to_our_instrumentors(
+    run: Run, tmp_path: Path, receiver: OtlpProtoTestServer
+) -> None:
+    """Started by the file and met again by the loader: once, and without a word."""
+    env = configuration_file(tmp_path, receiver, asyncio="{max_coroutines: 2}")
+    ended = run(COUNTED, env=env)
+    assert (ended.code, ended.err) == (0, "")
+    assert created(receiver) == {"main": 1, "first": 3, "_other": 6}
+    records = receiver.drain_log_records()
+    attributes = [{pair.key for pair in each.log_record.attributes} for each in records]
+    assert len(attributes) == 3
+    assert all({"process.pid", "thread.name", "asyncio.task.name"} <= keys for keys in attributes)
+
+
+def test_what_the_configuration_file_turns_off_stays_off(
+    run: Run, tmp_path: Path, receiver: OtlpProtoTestServer
+) -> None:
+    env = configuration_file(tmp_path, receiver, asyncio="{enabled: false}")
+    instrumented = run(WHAT_IS_PATCHED, env=env).said()["instrumented"]
+    assert "FastAPITelemetryInstrumentor" in instrumented
+    assert not {"AsyncioTaskInstrumentor", "AioHttpClientInstrumentor"} & set(instrumented)
+
+
+def test_a_wrong_option_in_the_configuration_file_gives_one_warning(
+    run: Run, tmp_path: Path, receiver: OtlpProtoTestServer
+) -> None:
+    env = configuration_file(tmp_path, receiver, asyncio="{max_coroutines: plenty}")
+    assert run(COUNTED, env=env).code == 0
+    assert created(receiver) == ALL_TASKS
+    told = [each.log_record.body.string_value for each in receiver.drain_log_records()]
+    assert len([line for line in told if line.startswith("max_coroutines='plenty' is not understood")]) == 1
+
+
+def test_a_configuration_file_that_disables_all_patches_nothing(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "telemetry.yaml"
+    path.write_text('file_format: "1.0"\ndisabled: true\n')
+    ended = run(WHAT_IS_PATCHED, env={"OTEL_CONFIG_FILE": str(path)})
+    assert ended.code == 0
+    assert ended.said()["instrumented"] == []
+
+
+def test_ours_stands_in_for_upstreams_asyncio_instrumentor(run: Run) -> None:
+    assert "AsyncioInstrumentor" not in run(WHAT_IS_PATCHED, env=SILENT).said()["instrumented"]
+
+
+@pytest.mark.parametrize(
+    ("env", "ours_too"),
+    [
+        ({"OTEL_PYTHON_CONCURRENCY_KEEP_UPSTREAM": "asyncio"}, True),
+        ({"OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "concurrency_asyncio"}, False),
+        ({"OTEL_PYTHON_CONCURRENCY_TASKS": "false"}, False),
+    ],
+)
+def test_upstreams_loads_where_it_is_kept_or_ours_is_off(
+    run: Run, env: dict[str, str], ours_too: bool
+) -> None:
+    """Replaced only while ours is really there."""
+    instrumented = run(WHAT_IS_PATCHED, env=SILENT | env).said()["instrumented"]
+    assert "AsyncioInstrumentor" in instrumented
+    assert ("AsyncioTaskInstrumentor" in instrumented) == ours_too
