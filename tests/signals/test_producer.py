@@ -45,6 +45,7 @@ from otel_concurrency.signals.names import Instrument
 from otel_concurrency.signals.points import EXPLICIT_BOUNDS_S
 from otel_concurrency.signals.producer import MetricProducer, default_producer
 from otel_concurrency.signals.readings import GaugeReading, HistogramReading, SumReading
+from otel_concurrency.signals.streams import Stream
 
 CUMULATIVE = AggregationTemporality.CUMULATIVE
 DELTA = AggregationTemporality.DELTA
@@ -457,6 +458,36 @@ def test_deltas_of_collections_at_the_same_time_add_up(serve, source, heard, del
     ]
     assert sum(point.value for point in points) == 800
     assert min(point.value for point in points) == 1
+
+
+def test_a_reader_that_collects_twice_at_once_hears_totals_in_order(serve, source, delta, monkeypatch):
+    """The first collection is held up after it has read; the second waits, or it would tell the later total."""
+    total = iter(range(1, 10))
+    source.on_collect = lambda: setattr(source, "readings", [SumReading(MADE, [({}, next(total))])])
+    told = []
+    delta._receive_metrics = lambda data, **kwargs: told.append(
+        data.resource_metrics[0].scope_metrics[0].metrics[0].data.data_points[0].value
+    )
+    serve(delta)
+    reading, go_on = threading.Event(), threading.Event()
+    tell = Stream.tell
+
+    def tell_held_up(*args):
+        if not reading.is_set():
+            reading.set()
+            go_on.wait(30)
+        return tell(*args)
+
+    monkeypatch.setattr(Stream, "tell", tell_held_up)
+    first, second = (threading.Thread(target=delta.collect) for _ in range(2))
+    first.start()
+    assert reading.wait(30)
+    second.start()
+    second.join(0.2)  # it would be through by now, had it not to wait
+    go_on.set()
+    first.join(30)
+    second.join(30)
+    assert told == [1, 1]
 
 
 def test_force_flush_and_shutdown_include_us(serve, source, clock):

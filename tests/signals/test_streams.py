@@ -86,6 +86,7 @@ def test_a_histogram_with_other_buckets_began_anew(delta):
     """Emptied and filled beyond its old count between two readings: the buckets tell."""
     assert delta.told(1_000, took(5_000)) == [({}, 500, 1_000, 1)]
     assert delta.told(2_000, took(70_000, 80_000)) == [({}, 1_000, 2_000, 2)]
+    assert delta.told(3_000, took(60_000, 70_000, 90_000)) == [({}, 2_000, 3_000, 3)]
 
 
 def test_a_level_goes_down_without_beginning_anew(cumulative, delta):
