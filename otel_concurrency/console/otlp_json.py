@@ -149,11 +149,10 @@ def _scalar(field: FieldDescriptor, value: object) -> object:
 
 
 def _integer(value: str | float) -> int:
-    if isinstance(value, str):
-        return int(value)
-    if not value.is_integer():
+    number = int(value)
+    if isinstance(value, float) and number != value:
         raise ValueError
-    return int(value)
+    return number
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 from otel_concurrency.console.store import Store
 
@@ -34,6 +35,7 @@ class SpanNode:
         service: Who made it.
         name: Its name.
         kind: `server`, `client`, `internal`, ...
+        target: What a client asked for, where its name does not tell: the path of the URL; else empty.
         start_ns: Start, ns since the epoch.
         end_ns: End, ns since the epoch.
         is_error: Whether its status says so.
@@ -47,6 +49,7 @@ class SpanNode:
     service: str
     name: str
     kind: str
+    target: str
     start_ns: int
     end_ns: int
     is_error: bool
@@ -102,15 +105,18 @@ def read_trace(store: Store, trace_id: str) -> Trace:
     """Read a trace; it has no roots where nothing of it was received."""
     rows = store.query(
         """
-        SELECT span_id, parent_span_id, service, name, kind, start_ns, end_ns, status, status_message, events
+        SELECT span_id, parent_span_id, service, name, kind,
+            coalesce(spans.attributes->>'$."url.full"', spans.attributes->>'$."http.url"', ''),
+            start_ns, end_ns, status = 'error', status_message, events
         FROM spans JOIN resources USING (resource_key) WHERE trace_id = ? ORDER BY start_ns, id
         """,
         [trace_id],
     )
     nodes: dict[str, SpanNode] = {}
-    for span_id, parent_id, service, name, kind, start_ns, end_ns, status, message, events in rows:
+    for span_id, parent_id, service, name, kind, url, start_ns, end_ns, is_error, message, events in rows:
+        target = urlsplit(url).path if kind == "client" and "/" not in name else ""
         problem = _problem(message, json.loads(events))
-        node = SpanNode(span_id, parent_id, service, name, kind, start_ns, end_ns, status == "error", problem)
+        node = SpanNode(span_id, parent_id, service, name, kind, target, start_ns, end_ns, is_error, problem)
         nodes.setdefault(span_id, node)  # an exporter that retried may have sent it twice
     unplaced: list[LogLine] = []
     for span_id, time_ns, severity, body in store.query(

@@ -70,12 +70,13 @@ class _TraceView:
 
     def _below(self, span: SpanNode, deeper: str) -> list[tuple[SpanNode | LogLine, str, str]]:
         """Return what hangs under a span in the order it happened, each with its lead and its own trunk."""
-        items = sorted([*span.children, *span.logs], key=_began_ns)
-        last = max((at for at, item in enumerate(items) if isinstance(item, SpanNode)), default=-1)
+        items: list[SpanNode | LogLine] = [*span.children, *span.logs]
+        items.sort(key=_began_ns)
+        last = len(items) - 1
         return [
             (item, deeper + self._style.branch(at == last), deeper + self._style.trunk(at == last))
             if isinstance(item, SpanNode)
-            else (item, deeper + self._style.trunk(at > last), "")
+            else (item, deeper + self._style.trunk(not span.children), "")
             for at, item in enumerate(items)
         ]
 
@@ -86,7 +87,7 @@ class _TraceView:
     def _span(self, span: SpanNode, lead: str) -> str:
         style = self._style
         room = _NAME - len(lead)
-        name = fit(clean(span.name), room)
+        name = fit(clean(f"{span.name} {span.target}".rstrip()), room)
         return " ".join(
             (
                 style.dim(lead) + (style.red(name) if span.is_error else style.bold(name)),
