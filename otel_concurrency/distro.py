@@ -14,24 +14,18 @@ from dataclasses import fields, is_dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from opentelemetry._logs import get_logger_provider
 from opentelemetry.distro import OpenTelemetryDistro
 from opentelemetry.instrumentation.dependencies import DependencyConflictError
 from opentelemetry.instrumentation.distro import BaseDistro
 from opentelemetry.instrumentation.environment_variables import OTEL_PYTHON_DISABLED_INSTRUMENTATIONS
-from opentelemetry.metrics import get_meter_provider
 from opentelemetry.sdk._configuration import _OTelSDKConfigurator
-from opentelemetry.sdk._logs import LoggerProvider, LogRecordProcessor
 from opentelemetry.sdk.environment_variables import OTEL_CONFIG_FILE, OTEL_SDK_DISABLED
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.trace import get_tracer_provider
 
 from otel_concurrency.config import Config
 from otel_concurrency.defaults import default_variables
 from otel_concurrency.hooks.export_failures import ExportFailures
+from otel_concurrency.signals import providers
 from otel_concurrency.signals.logs import IdentityLogRecordProcessor
-from otel_concurrency.signals.producer import default_producer
 
 STANDS_IN = {  # upstream's instrumentor: ours, which loads in its place
     "asyncio": "concurrency_asyncio",
@@ -127,13 +121,14 @@ class ConcurrencyDistro(BaseDistro):
             self._load(entry_point, **kwargs)
 
     def stop(self) -> None:
-        """Let go of all that was loaded, last first; providers and exporters stay."""
+        """Let go of all that was loaded, last first; providers and exporters stay, without ours."""
         for name, instrumentor in reversed(self.loaded.items()):
             try:
                 if instrumentor.is_instrumented_by_opentelemetry:
                     instrumentor.uninstrument()
             except Exception:
                 _logger.exception("Instrumentor %s could not be removed", name)
+        providers.leave()
         self._export_failures.remove()
         self._loader_warning.remove()
         for variable, value in self._set_variables.items():
@@ -199,18 +194,15 @@ class ConcurrencyConfigurator(_OTelSDKConfigurator):
         if not distro.is_active:
             super()._configure(**kwargs)  # type: ignore[no-untyped-call]
             return
-        processors = [IdentityLogRecordProcessor()] if distro.config.log_identity else []
         if path := os.environ.get(OTEL_CONFIG_FILE):
             self._configure_from_file(path, distro)
-            if not distro.is_active:
-                return
-        elif not _providers_are_set():
-            kwargs["log_record_processors"] = [*processors, *kwargs.get("log_record_processors", ())]
-            processors = []
+        elif not providers.are_set():
+            if distro.config.log_identity:
+                processors = kwargs.get("log_record_processors", ())
+                kwargs["log_record_processors"] = [IdentityLogRecordProcessor(), *processors]
             super()._configure(**kwargs)  # type: ignore[no-untyped-call]
-        for processor in processors:
-            _put_first(processor)
-        default_producer().attach(get_meter_provider())
+        if distro.is_active:
+            providers.join(log_identity=distro.config.log_identity)
 
     def _configure_from_file(self, path: str, distro: ConcurrencyDistro) -> None:
         try:
@@ -254,23 +246,3 @@ class _LoaderWarning(logging.Filter):
 def _disabled_by_user() -> set[str]:
     names = os.environ.get(OTEL_PYTHON_DISABLED_INSTRUMENTATIONS, "")
     return {name.strip() for name in names.split(",")}
-
-
-def _providers_are_set() -> bool:
-    """Whether the program set up an SDK before us: a second one could not become the global one."""
-    providers = (get_tracer_provider(), get_meter_provider(), get_logger_provider())
-    return any(
-        isinstance(provider, (TracerProvider, MeterProvider, LoggerProvider)) for provider in providers
-    )
-
-
-def _put_first(processor: LogRecordProcessor) -> None:
-    """Add a processor before the exporting ones: these may send a record off before later ones see it."""
-    provider = get_logger_provider()
-    if not isinstance(provider, LoggerProvider):
-        return
-    provider.add_log_record_processor(processor)
-    chain = getattr(provider, "_multi_log_record_processor", None)
-    processors = getattr(chain, "_log_record_processors", None)
-    if isinstance(processors, tuple) and processors[-1:] == (processor,):  # the SDK's private order, 1.45
-        chain._log_record_processors = (processor, *processors[:-1])  # type: ignore[union-attr]

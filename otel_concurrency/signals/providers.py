@@ -1,0 +1,72 @@
+"""The providers of a process: whether they are set, and how ours joins and leaves them.
+
+Public methods everywhere but for one thing: a log record processor that is added late has to go before those
+that export, and a `LoggerProvider` only appends (`SynchronousMultiLogRecordProcessor`, SDK 1.45).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from opentelemetry._logs import get_logger_provider
+from opentelemetry.metrics import get_meter_provider
+from opentelemetry.sdk._logs import LoggerProvider, LogRecordProcessor
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.trace import get_tracer_provider
+
+from otel_concurrency.signals.logs import IdentityLogRecordProcessor
+from otel_concurrency.signals.producer import default_producer
+
+_Processors = tuple[LogRecordProcessor, ...]
+
+
+def are_set() -> bool:
+    """Whether an SDK is set up already: OpenTelemetry lets a process set each provider only once."""
+    return (
+        isinstance(get_tracer_provider(), TracerProvider)
+        or isinstance(get_meter_provider(), MeterProvider)
+        or isinstance(get_logger_provider(), LoggerProvider)
+    )
+
+
+def join(*, log_identity: bool) -> None:
+    """Give the global providers our metrics and, unless they have it, the identity of log records."""
+    default_producer().attach(get_meter_provider())
+    provider = get_logger_provider()
+    if (
+        log_identity
+        and isinstance(provider, LoggerProvider)
+        and not any(map(_is_ours, _processors(provider)))
+    ):
+        provider.add_log_record_processor(IdentityLogRecordProcessor())
+        processors = _processors(provider)
+        _set_processors(provider, (*filter(_is_ours, processors), *_others(processors)))
+
+
+def leave() -> None:
+    """Take both out again."""
+    default_producer().detach()
+    provider = get_logger_provider()
+    if isinstance(provider, LoggerProvider):
+        _set_processors(provider, _others(_processors(provider)))
+
+
+def _is_ours(processor: LogRecordProcessor) -> bool:
+    return isinstance(processor, IdentityLogRecordProcessor)
+
+
+def _others(processors: _Processors) -> _Processors:
+    return tuple(each for each in processors if not _is_ours(each))
+
+
+def _processors(provider: LoggerProvider) -> _Processors:
+    chain = getattr(provider, "_multi_log_record_processor", None)
+    processors = getattr(chain, "_log_record_processors", None)
+    return processors if isinstance(processors, tuple) else ()
+
+
+def _set_processors(provider: LoggerProvider, processors: _Processors) -> None:
+    if _processors(provider):  # an SDK that is built differently keeps its own order
+        chain: Any = provider._multi_log_record_processor
+        chain._log_record_processors = processors
