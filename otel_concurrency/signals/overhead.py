@@ -19,6 +19,10 @@ class Overhead:
 
     def __init__(self, *, clock: Callable[[], int] = time.time_ns) -> None:
         self.start_unix_ns = clock()
+        self.begin()
+
+    def begin(self) -> None:
+        """Start at nothing: at first, and again in a forked child, where a held lock would stay held."""
         self._lock = threading.Lock()
         self._spent_ns: dict[str, int] = {}
 

@@ -126,6 +126,7 @@ class MetricProducer:
 
     def _begin_in_child(self) -> None:
         self._begin(self._clock())
+        self.overhead.begin()
 
     def _extend(self, reader: MetricReader, data: MetricsData | None) -> MetricsData | None:
         attachment = self._attachment
