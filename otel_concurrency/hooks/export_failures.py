@@ -52,9 +52,7 @@ class ExportFailures(logging.Filter):
         self._windows: dict[int, object] = {}
 
     def __repr__(self) -> str:
-        return (
-            f"<ExportFailures: {self._suppressed} suppressed, at most one warning in {self._interval_s:g} s>"
-        )
+        return f"<ExportFailures [{self._suppressed} suppressed, one warning in {self._interval_s:g} s]>"
 
     def install(self) -> None:
         """Listen to the exporters' loggers; a second call changes nothing."""
