@@ -26,6 +26,9 @@ READY_S = 60.0
 POLL_S = 0.1
 REQUEST_S = 5.0
 
+# A failed test session keeps its logs; this long they are worth the room.
+KEEP_LOGS_S = 24 * 3600.0
+
 # A port found free can be taken before the program binds it; then all ports are chosen anew.
 ATTEMPTS = 3
 TAKEN = ("address already in use", "bind: ")
@@ -92,14 +95,18 @@ def status(folder: Path) -> list[tuple[Process, str]]:
 
 
 def sweep(sessions: Path, tell: Callable[[str], None]) -> None:
-    """Stop stacks below `sessions` whose owner is gone, and remove their folders.
+    """Stop stacks below `sessions` whose owner is gone, and remove their folders and old logs.
 
     A test run that was killed cannot stop its stack; the next one does.
     """
     for folder in sorted(sessions.iterdir()) if sessions.is_dir() else []:
         try:
             state = read_state(folder)
-            if state is None or state.owner is None or state.owner.is_alive():
+            if state is None:  # logs that a session kept, or one that is about to start
+                if time.time() - folder.stat().st_mtime > KEEP_LOGS_S:
+                    shutil.rmtree(folder, ignore_errors=True)
+                continue
+            if state.owner is None or state.owner.is_alive():
                 continue
             _stop_all(state, tell)
         except StackError as error:

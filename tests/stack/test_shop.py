@@ -7,7 +7,9 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from _stack.paths import TREE
 
+from otel_concurrency.signals import names
 from tests.stack.backend import Backend, Span, eventually
 from tests.stack.shop import REQUESTS, ShopRun, run_shop
 
@@ -137,6 +139,19 @@ def test_the_services_print_nothing_but_their_own_lines(shop: ShopRun) -> None:
     logged = [match for line in lines if (match := re.match(r"\S+ \S+ [A-Z]+ ([\w.]+): ", line))]
     # asyncio's: the guests' `award_points`, which nobody awaits.
     assert {match[1] for match in logged} == {"shop.storefront", "shop.warehouse", "asyncio"}
+
+
+def test_the_names_in_the_docs_are_those_in_prometheus(shop: ShopRun, backend: Backend) -> None:
+    """`docs/stack.md` lists every metric of ours under the name and the kind that Prometheus gives it."""
+    text = (TREE / "docs" / "stack.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([a-z_.]+)` \| `(\w+)` \| ([a-z ]+) \|$", text, re.MULTILINE)
+    assert {row[0] for row in rows} == {instrument.name for instrument in names.INSTRUMENTS}
+
+    series = backend.series('{__name__=~"asyncio_.*|otel_concurrency_.*",job="shop"}')
+    kinds = {one.labels["__name__"]: "native histogram" if one.value is None else "" for one in series}
+    assert set(kinds) == {name for _, name, _ in rows}
+    native = {name for name, kind in kinds.items() if kind}
+    assert native == {name for _, name, kind in rows if kind == "native histogram"}
 
 
 def _checkouts(backend: Backend) -> list[list[Span]]:

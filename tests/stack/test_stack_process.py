@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -154,6 +155,16 @@ def test_the_stack_of_a_killed_session_is_swept_and_others_are_left(
     alive = {process.name: process.identity.is_alive() for process in (orphan, owned, unowned)}
     assert alive == {"orphan": False, "owned": True, "unowned": True}
     assert sorted(folder.name for folder in (tmp_path / "sessions").iterdir()) == ["owned", "unowned"]
+
+
+def test_old_logs_are_swept_and_new_ones_kept(tmp_path: Path) -> None:
+    """A failed session leaves its logs for whoever looks into it today."""
+    for name, age_s in (("today", 60), ("last-week", 7 * 24 * 3600)):
+        folder = tmp_path / name
+        folder.mkdir()
+        os.utime(folder, (time.time() - age_s, time.time() - age_s))
+    stack.sweep(tmp_path, pytest.fail)
+    assert [folder.name for folder in tmp_path.iterdir()] == ["today"]
 
 
 def test_sweeping_where_nobody_ever_started_anything(tmp_path: Path) -> None:
