@@ -84,9 +84,8 @@ def find_go(work: Path, tell: Callable[[str], None]) -> Go:
         seen.append(f"{candidate} ({match[0] if match else 'no version'})")
     wanted = ".".join(map(str, OLDEST_GO))
     found = f"found only {', '.join(seen)}" if seen else "found none on PATH or in /usr/local/go"
-    raise StackError(
-        f"Go {wanted} or later is needed to build the stack; {found}. Install it from https://go.dev/dl/."
-    )
+    advice = "Unpack one of the Go project's downloads there."
+    raise StackError(f"Go {wanted} or later is needed to build the stack; {found}. {advice}")
 
 
 def run_niced(
