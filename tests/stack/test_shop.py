@@ -154,6 +154,15 @@ def test_the_names_in_the_docs_are_those_in_prometheus(shop: ShopRun, backend: B
     assert native == {name for _, name, kind in rows if kind == "native histogram"}
 
 
+def test_every_query_in_the_docs_returns_data(shop: ShopRun, backend: Backend) -> None:
+    """Whoever copies one of them into Grafana sees something."""
+    text = (TREE / "docs" / "stack.md").read_text(encoding="utf-8")
+    block = next(block for block in text.split("```") if "histogram_quantile(" in block)
+    queries = [query.strip() for query in re.split(r"^#.*$", block, flags=re.MULTILINE) if query.strip()]
+    assert len(queries) == 3
+    assert [query for query in queries if not backend.series(query)] == []
+
+
 def _checkouts(backend: Backend) -> list[list[Span]]:
     return [
         trace
