@@ -63,14 +63,16 @@ class Distribution:
         for (low, high), held in sorted(self.buckets.items(), key=lambda bucket: bucket[0][1]):
             seen += held
             if rank < seen:
-                return self._middle(max(low, self.minimum), min(high, self.maximum))
+                return self._middle(low, high)
         return math.nan
 
     def _middle(self, low: float, high: float) -> float:
+        low = self.minimum if math.isinf(low) else low
+        high = self.maximum if math.isinf(high) else high
         if math.isinf(low) or math.isinf(high):  # an outer bucket, and the sender told no extremes
             return high if math.isinf(low) else low
         middle = math.sqrt(low) * math.sqrt(high) if low > 0 else (low + high) / 2
-        return min(max(middle, low), high)
+        return min(max(middle, self.minimum), self.maximum)
 
 
 def _explicit(distribution: Mapping[str, Any]) -> Iterable[tuple[tuple[float, float], int]]:

@@ -49,5 +49,4 @@ def draw_counts(store: Store, style: Style) -> str:
 
 
 def _title(text: str, style: Style) -> str:
-    line = "─" if style.is_unicode else "-"
-    return f"{style.bold(text)} {style.dim(line * (WIDTH - len(text) - 1))}"
+    return style.finish(f"{style.bold(text)} {style.dim('─' * (WIDTH - len(text) - 1))}")

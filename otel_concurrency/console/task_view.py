@@ -31,7 +31,7 @@ def draw_tasks(lines: Sequence[TaskLine], style: Style, *, max_lines: int = MAX_
     drawn.append(
         style.dim("p50 and p99: from creation to end. busy: inside steps. live: created and not yet done.")
     )
-    return "\n".join(drawn)
+    return style.finish("\n".join(drawn))
 
 
 def _line(line: TaskLine, style: Style) -> str:

@@ -11,13 +11,15 @@ from typing import TextIO
 WIDTH = 110
 """Columns of everything printed."""
 
+_ASCII = str.maketrans("─│├└✗·…µ█▏▎▍▌▋▊▉", "-||`!*~u#-------")
+
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """How to draw: the glyphs that the output's encoding has, and whether there is colour.
+    """What the output can show.
 
     Attributes:
-        is_unicode: Whether lines and blocks can be drawn, or only ASCII.
+        is_unicode: Whether it has lines and blocks, or only ASCII.
         has_colour: Whether escape sequences are understood.
     """
 
@@ -46,26 +48,30 @@ class Style:
         """Return text that measures."""
         return self._wrap("36", text)
 
-    def branch(self, is_last: bool) -> str:
-        """Return the line that leads to a child."""
-        glyphs = ("├─ ", "└─ ") if self.is_unicode else ("|- ", "`- ")
-        return glyphs[is_last]
-
-    def trunk(self, is_last: bool) -> str:
-        """Return the line beside a child's own lines."""
-        return "   " if is_last else "│  " if self.is_unicode else "|  "
-
-    def bar(self, start: float, end: float, width: int) -> str:
-        """Return a bar from one share of the width to another, at least a sliver long."""
-        eighths = " ▏▎▍▌▋▊▉█" if self.is_unicode else "  ---===="
-        first = min(int(max(0.0, start) * width), width - 1)
-        last = min(max(0.0, end), 1.0) * width
-        full, rest = divmod(max(1, round((last - first) * 8)), 8)
-        bar = " " * first + eighths[8] * full + (eighths[rest] if rest else "")
-        return fit(bar, width)
+    def finish(self, text: str) -> str:
+        """Return a drawing as the output can show it: without Unicode, our own glyphs become ASCII ones."""
+        return text if self.is_unicode else text.translate(_ASCII)
 
     def _wrap(self, code: str, text: str) -> str:
         return f"\x1b[{code}m{text}\x1b[0m" if self.has_colour else text
+
+
+def branch(is_last: bool) -> str:
+    """Return the line that leads to a child."""
+    return "└─ " if is_last else "├─ "
+
+
+def trunk(is_last: bool) -> str:
+    """Return the line beside a child's own lines."""
+    return "   " if is_last else "│  "
+
+
+def bar(start: float, end: float, width: int) -> str:
+    """Return a bar from one share of the width to another, at least a sliver long."""
+    first = min(int(max(0.0, start) * width), width - 1)
+    eighths = max(1, round((min(max(0.0, end), 1.0) - max(0.0, start)) * width * 8))
+    full, rest = divmod(min(eighths, (width - first) * 8), 8)
+    return fit(" " * first + "█" * full + ("", *"▏▎▍▌▋▊▉")[rest], width)
 
 
 def clean(text: str) -> str:

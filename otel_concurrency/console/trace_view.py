@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from otel_concurrency.console.text import WIDTH, Style, clean, duration, fit
+from otel_concurrency.console.text import WIDTH, Style, bar, branch, clean, duration, fit, trunk
 from otel_concurrency.console.trace_tree import LogLine, SpanNode, Trace
 
 MAX_LINES = 80
@@ -28,7 +28,7 @@ def draw_trace(trace: Trace, style: Style, *, max_lines: int = MAX_LINES) -> str
     cut = len(lines) - max_lines
     if cut > 0:
         lines[max_lines:] = [style.dim(f"  and {cut} more lines")]
-    return "\n".join((view.heading(), "", view.titles(), *lines))
+    return style.finish("\n".join((view.heading(), "", view.titles(), *lines)))
 
 
 class _TraceView:
@@ -65,7 +65,7 @@ class _TraceView:
             yield self._span(item, lead)
             deeper = below if len(below) < 3 * MAX_DEPTH else below[:-3]
             if item.problem:
-                yield self._problem(item, deeper + self._style.trunk(not item.children))
+                yield self._problem(item, deeper + trunk(not item.children))
             pending.extend(reversed(self._below(item, deeper)))
 
     def _below(self, span: SpanNode, deeper: str) -> list[tuple[SpanNode | LogLine, str, str]]:
@@ -74,15 +74,14 @@ class _TraceView:
         items.sort(key=_began_ns)
         last = len(items) - 1
         return [
-            (item, deeper + self._style.branch(at == last), deeper + self._style.trunk(at == last))
+            (item, deeper + branch(at == last), deeper + trunk(at == last))
             if isinstance(item, SpanNode)
-            else (item, deeper + self._style.trunk(not span.children), "")
+            else (item, deeper + trunk(not span.children), "")
             for at, item in enumerate(items)
         ]
 
     def _problem(self, span: SpanNode, lead: str) -> str:
-        mark = "✗" if self._style.is_unicode else "!"
-        return self._style.red(fit(f"{lead}{mark} {clean(span.problem)}", WIDTH).rstrip())
+        return self._style.red(fit(f"{lead}✗ {clean(span.problem)}", WIDTH).rstrip())
 
     def _span(self, span: SpanNode, lead: str) -> str:
         style = self._style
@@ -94,17 +93,16 @@ class _TraceView:
                 fit(clean(span.service), _SERVICE),
                 style.dim(fit(span.kind if span.kind != "unspecified" else "", _KIND)),
                 f"{duration(span.duration_ns / 1e9):>{_DURATION}}",
-                style.cyan(style.bar(self._share(span.start_ns), self._share(span.end_ns), _BAR)),
+                style.cyan(bar(self._share(span.start_ns), self._share(span.end_ns), _BAR)),
             )
         ).rstrip()
 
     def _record(self, record: LogLine, lead: str) -> str:
         style = self._style
         room = _NAME + _SERVICE + _KIND + 2
-        mark = "·" if style.is_unicode else "*"
-        text = fit(f"{lead}{mark} {clean(record.severity)} {clean(record.text)}", room)
+        text = fit(f"{lead}· {clean(record.severity)} {clean(record.text)}", room)
         offset = f"+{duration(max(0, record.time_ns - self._start_ns) / 1e9)}"
-        point = " " * min(int(max(0.0, self._share(record.time_ns)) * _BAR), _BAR - 1) + mark
+        point = " " * min(int(max(0.0, self._share(record.time_ns)) * _BAR), _BAR - 1) + "·"
         if record.severity in ("ERROR", "CRITICAL", "FATAL"):
             text = style.red(text)
         return f"{text} {style.dim(f'{offset:>{_DURATION}} {point}')}"
