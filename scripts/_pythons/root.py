@@ -46,6 +46,13 @@ def say(line: str) -> None:
     print(f"pythons: {line}", file=sys.stderr, flush=True)
 
 
+def cache_folder(environ: Mapping[str, str]) -> Path:
+    """Return the folder for what is got once, outside the tree."""
+    if chosen := environ.get("OTEL_CONCURRENCY_CACHE"):
+        return Path(chosen).absolute()
+    return Path(environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "otel-concurrency"
+
+
 def made_roots(cache: Path) -> list[Path]:
     """Return the finished roots; one without its marker is half made and does not count."""
     return sorted(path for path in cache.glob("debian-*") if read_marker(path))

@@ -1,0 +1,1 @@
+"""What `scripts/upstream-tests` is made of: upstream's sources, an environment without us, results."""
