@@ -9,6 +9,7 @@ is added later. `Attachment` puts ours around both. See `opentelemetry/sdk/metri
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -64,14 +65,18 @@ class Attachment:
         self._consumer: Any = provider._measurement_consumer
         self._consumer_had = vars(self._consumer).get("collect")
         self._consumer_callback = self._around(self._consumer.collect)
-        self._replaced: dict[MetricReader, tuple[Any, Any]] = {}
+        self._replaced: weakref.WeakKeyDictionary[MetricReader, tuple[Any, Any]] = weakref.WeakKeyDictionary()
         readers = self.readers()
         vars(self._consumer)["collect"] = self._consumer_callback
-        for reader in readers:
-            if reader._collect is not None:
-                callback = self._around(reader._collect)
-                self._replaced[reader] = (callback, reader._collect)
-                reader._set_collect_callback(callback)
+        try:
+            for reader in readers:
+                if reader._collect is not None:
+                    callback = self._around(reader._collect)
+                    self._replaced[reader] = (callback, reader._collect)
+                    reader._set_collect_callback(callback)
+        except BaseException:
+            self.restore()
+            raise
 
     def readers(self) -> list[MetricReader]:
         """Return the readers that the provider has now."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 from opentelemetry.sdk.metrics import Exemplar
@@ -199,7 +199,8 @@ class Stream:
                     state = difference(total, heard[1])
                 elif not began_anew(total, heard[1]):
                     start = heard[0]
-            told[key] = (start, total)
+            # What is remembered must not keep alive the contexts that the probe's exemplars come from.
+            told[key] = (start, replace(total, exemplars=()) if total.exemplars else total)
             if state.count:
                 slowest = exemplars.get((instrument.name, key), ())
                 out.append(make_point(attributes, start, now.at_unix_ns, state, slowest))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import threading
 
 import pytest
@@ -164,6 +165,7 @@ def test_a_forked_child_begins_anew(serve, source, clock, heard, cumulative, del
     read_end, write_end = os.pipe()
     child = os.fork()
     if not child:
+        signal.alarm(20)  # a child that hangs ends
         told = b"nothing"
         try:
             clock.now = 3_000
@@ -207,6 +209,7 @@ def test_a_child_that_is_forked_in_mid_collection_can_collect(serve, source, hea
     read_end, write_end = os.pipe()
     child = os.fork()
     if not child:
+        signal.alarm(20)  # a child that hangs ends
         told = b"nothing"
         try:
             source.on_collect = lambda: None

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 from opentelemetry import trace
 from opentelemetry.context import Context
@@ -84,6 +87,20 @@ def test_what_waits_for_a_reader_that_never_collects_is_bounded(serve, probe, ex
         probe.histogram.observe(ms * 1_000_000, IN_TRACE, at_unix_ns=ms)
         exemplars(cumulative)
     assert [exemplar.value for exemplar in exemplars(delta)] == [0.096, 0.097, 0.098, 0.099]
+
+
+def test_no_context_outlives_the_collection(serve, probe, exemplars, cumulative, delta):
+    """A context holds whatever the application put into it: a request, say."""
+    serve(cumulative, delta)
+    request = context_of(0xAB, 0xCD)
+    alive = weakref.ref(request)
+    probe.histogram.observe(1_000_000, request, at_unix_ns=1)
+    del request
+    shown = Exemplar({}, 0.001, 1, 0xCD, 0xAB)
+    assert exemplars(cumulative) == [shown]
+    gc.collect()
+    assert alive() is None
+    assert exemplars(delta) == [shown]
 
 
 def test_only_sampled_traces_are_shown(serve, probe, exemplars, cumulative):

@@ -7,6 +7,7 @@ import ast
 import asyncio
 import logging
 import os
+import signal
 import threading
 from types import SimpleNamespace
 
@@ -152,6 +153,7 @@ def test_a_forked_child_says_its_own_process(records):
     read_end, write_end = os.pipe()
     child = os.fork()
     if not child:
+        signal.alarm(20)  # a child that hangs ends
         told = b"nothing"
         try:
             records.logger.warning("hello")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 
@@ -29,6 +30,7 @@ def test_a_forked_child_starts_at_nothing_and_unlocked(producer):
     with producer.overhead._lock:
         child = os.fork()
         if not child:
+            signal.alarm(20)  # a child that hangs ends
             status = 1
             try:
                 if producer.overhead.collect() == (SumReading(OVERHEAD_TIME, []),):

@@ -14,6 +14,7 @@ from opentelemetry.sdk.metrics._internal.point import (
 from opentelemetry.sdk.metrics.export import (
     Gauge,
     InMemoryMetricReader,
+    MetricReader,
     MetricsData,
     NumberDataPoint,
     ResourceMetrics,
@@ -246,12 +247,25 @@ def test_a_provider_without_readers_is_declined(producer, provider, monkeypatch,
     assert repr(producer) == "<MetricProducer [detached, 1 sources, 0 readers]>"
 
 
-def test_an_sdk_that_is_built_differently_is_left_alone(producer, cumulative, caplog):
+@pytest.mark.parametrize(
+    ("owner", "missing"),
+    [
+        ("provider", "_measurement_consumer"),
+        ("reader", "_set_collect_callback"),
+        ("reader", "_instrument_class_temporality"),
+    ],
+)
+def test_an_sdk_that_is_built_differently_is_left_alone(
+    producer, cumulative, caplog, monkeypatch, owner, missing
+):
+    """Whichever of its private parts is gone: it goes on as before, and the log says why we are silent."""
     provider = MeterProvider([cumulative], shutdown_on_exit=False)
-    original = cumulative._collect
-    del provider._measurement_consumer
+    consumer, original = provider._measurement_consumer, cumulative._collect
+    target = {"provider": provider, "reader": cumulative}[owner]
+    monkeypatch.delattr(target if missing in vars(target) else MetricReader, missing)
     assert not producer.attach(provider)
     assert cumulative._collect == original
+    assert "collect" not in vars(consumer)
     assert [record.exc_info[0] for record in caplog.records] == [AttributeError]
 
 
