@@ -140,13 +140,11 @@ def _receive(options: argparse.Namespace) -> int:
         _say(str(error))
         return 1
     with store, _listening(store, options) as receiver:
-        _say("Receiving until Ctrl-C. Set one of these where the telemetry is made:")
-        for endpoint, protocol in (
-            (receiver.http_endpoint, "http/protobuf"),
-            (receiver.grpc_endpoint, "grpc"),
-        ):
-            _say(f"    OTEL_EXPORTER_OTLP_ENDPOINT={endpoint} OTEL_EXPORTER_OTLP_PROTOCOL={protocol}")
+        endpoints = {"http/protobuf": receiver.http_endpoint, "grpc": receiver.grpc_endpoint}
         try:
+            _say("Receiving until Ctrl-C. Set one of these where the telemetry is made:")
+            for protocol, endpoint in endpoints.items():
+                _say(f"    OTEL_EXPORTER_OTLP_ENDPOINT={endpoint} OTEL_EXPORTER_OTLP_PROTOCOL={protocol}")
             threading.Event().wait()
         except KeyboardInterrupt:
             receiver.stop()
