@@ -6,7 +6,8 @@ error too, if the only handler of the root logger is the one that feeds the expo
 
 Leans on the message templates of `opentelemetry.exporter.otlp.proto.{http,grpc}` (SDK 1.45). A template that
 upstream rewords is let through as it is: noisier, never silent. What a reachable collector answers (401, 404,
-`INVALID_ARGUMENT`) is let through as well: that needs a person each time.
+`INVALID_ARGUMENT`) is let through as well: that needs a person each time. The batch processors' "Queue full"
+is kept back while deliveries fail, since it follows from that.
 """
 
 from __future__ import annotations
@@ -25,8 +26,10 @@ _LOGGERS = (
     f"{_HTTP}._log_exporter",
     "opentelemetry.exporter.otlp.common.http",
     "opentelemetry.exporter.otlp.proto.grpc.exporter",
+    "opentelemetry.sdk._shared_internal",  # the batch processors
 )
 _ALWAYS = ("Transient error ", "Shutdown in progress, aborting retry")
+_QUEUE_FULL = "Queue full, dropping "
 _UNREACHABLE = (
     "due to timeout, max retries or shutdown",  # HTTP, retries used up
     "code: None",  # HTTP, no answer at all
@@ -46,10 +49,11 @@ class ExportFailures(logging.Filter):
         self._interval_s = interval_s
         self._now = now
         self._suppressed = 0
-        # Both only through setdefault: exporters fail on three threads at once, and a lock could be
-        # held by one of them while the process forks.
-        self._first: dict[str, float] = {}
-        self._windows: dict[int, object] = {}
+        self._failed_at: float | None = None
+        self._told_at: float | None = None
+        # Who tells after which telling: exporters fail on three threads at once, and a lock could be held by
+        # one of them while the process forks. `setdefault` needs none.
+        self._claims: dict[float | None, object] = {}
 
     def __repr__(self) -> str:
         return f"<ExportFailures [{self._suppressed} suppressed, one warning in {self._interval_s:g} s]>"
@@ -66,15 +70,19 @@ class ExportFailures(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Pass what is no delivery failure; of these, pass the first in each interval."""
+        now = self._now()
+        if str(record.msg).startswith(_QUEUE_FULL):
+            return not self._is_recent(self._failed_at, now)  # what an undelivered queue comes to
         if not _is_undelivered(record):
             return True
-        now, mine = self._now(), object()
-        window = int((now - self._first.setdefault("at", now)) // self._interval_s)
-        if self._windows.setdefault(window, mine) is not mine:
+        self._failed_at = now
+        told_at, mine = self._told_at, object()
+        if self._is_recent(told_at, now) or self._claims.setdefault(told_at, mine) is not mine:
             self._suppressed += 1
             return False
-        for past in [key for key in self._windows.copy() if key < window]:
-            self._windows.pop(past, None)
+        self._told_at = now
+        for past in [key for key in self._claims.copy() if key != told_at]:
+            self._claims.pop(past, None)
         suppressed, self._suppressed = self._suppressed, 0
         record.args = (_endpoint(), record.getMessage(), suppressed, self._interval_s)
         record.msg = (
@@ -86,6 +94,9 @@ class ExportFailures(logging.Filter):
         if logging.lastResort is not None and _only_telemetry_hears(logging.getLogger(record.name)):
             logging.lastResort.handle(record)
         return True
+
+    def _is_recent(self, at: float | None, now: float) -> bool:
+        return at is not None and now - at < self._interval_s
 
 
 def _endpoint() -> str:

@@ -221,12 +221,16 @@ def test_an_unreachable_collector_is_told_once(
             trace.get_tracer_provider().force_flush()
             get_logger_provider().force_flush()
             metrics.get_meter_provider().force_flush()
+        for _ in range(100):
+            tracer.start_span("more than the queue takes").end()
         print("0")
     """
     env = {
         "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{unused_port}",
         "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
         "OTEL_EXPORTER_OTLP_TIMEOUT": "1",
+        "OTEL_BSP_MAX_QUEUE_SIZE": "8",
+        "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "8",
     }
     ended = run(program, env=env)
     assert (ended.code, ended.said()) == (0, 0)

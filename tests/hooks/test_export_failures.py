@@ -76,7 +76,9 @@ def test_the_first_failure_is_told_and_the_others_are_counted(
     logging.getLogger(GRPC).error(OF_GRPC, "logs", "collector", StatusCode("UNAVAILABLE"), "")
     assert told(caplog) == [("WARNING", FIRST)]
     assert repr(failures) == "<ExportFailures [3 suppressed, one warning in 300 s]>"
-    clock.now_s += 1
+    clock.now_s += 250
+    logging.getLogger(HTTP).error(*GAVE_UP)
+    clock.now_s += 299  # counted from the last warning, not by the calendar
     logging.getLogger(HTTP).error(*GAVE_UP)
     assert len(told(caplog)) == 2
     level, message = told(caplog)[1]
@@ -102,6 +104,24 @@ def test_what_needs_a_person_passes_each_time(
     passed = [record.getMessage() for record in caplog.records]
     assert len(passed) == 2
     assert "Telemetry cannot be delivered" not in "".join(passed)
+
+
+def test_a_full_queue_is_kept_back_only_while_deliveries_fail(
+    failures: ExportFailures, clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Else it says that the program makes more than can be sent."""
+    processors = logging.getLogger("opentelemetry.sdk._shared_internal")
+    processors.warning("Queue full, dropping %s.", "Span")
+    logging.getLogger(HTTP).warning(*TRANSIENT)
+    clock.now_s += 10
+    processors.warning("Queue full, dropping %s.", "Log")
+    clock.now_s += 300
+    processors.warning("Queue full, dropping %s.", "Spans")
+    assert [message for _, message in told(caplog)] == [
+        "Queue full, dropping Span.",
+        FIRST,
+        "Queue full, dropping Spans.",
+    ]
 
 
 def test_a_collector_that_does_not_answer_counts_as_unreachable(
