@@ -112,7 +112,7 @@ def _enter_or_exit(root: Path) -> None:
     try:
         enter(root)
     except SetupError as error:
-        say(str(error))
+        os.write(2, f"pythons: {error}\n".encode())  # the child's own descriptor, whatever sys.stderr is here
         os._exit(EXIT_CANNOT_ENTER)
 
 
