@@ -34,6 +34,7 @@ STANDS_IN = {  # upstream's instrumentor: ours, which loads in its place
 _SWITCHES = {"concurrency_asyncio": "tasks"}  # instrumentor of ours: the setting that turns it off
 _GROUP = "opentelemetry_instrumentor"
 _OURS = "otel_concurrency."
+_OUR_NAMES = "concurrency_"  # what our instrumentors' entry points begin with
 _UPSTREAM = "opentelemetry.instrumentation."
 _LOADER = "opentelemetry.instrumentation.auto_instrumentation._load"
 
@@ -92,6 +93,12 @@ class ConcurrencyDistro(BaseDistro):
             if not os.environ.get(OTEL_CONFIG_FILE):
                 self._set_variables = default_variables(os.environ)
                 os.environ.update(self._set_variables)
+
+    def allows(self, name: str) -> bool:
+        """Whether an instrumentor that a configuration file names may start."""
+        if self.config.enabled:
+            return self.is_active and self._is_switched_on(name)
+        return not name.startswith(_OUR_NAMES)
 
     def turn_off(self, names: Iterable[str] | None = None) -> None:
         """Obey the configuration file: leave out these instrumentors; None leaves out everything."""
@@ -157,12 +164,7 @@ class ConcurrencyDistro(BaseDistro):
 
     def _load(self, entry_point: EntryPoint, **kwargs: Any) -> None:
         name = entry_point.name
-        switch = _SWITCHES.get(name)
-        if (
-            entry_point.value in self._tried
-            or name in self._turned_off
-            or (switch and not getattr(self.config, switch))
-        ):
+        if entry_point.value in self._tried or not self._is_switched_on(name):
             return
         self._tried.add(entry_point.value)
         try:
@@ -176,6 +178,10 @@ class ConcurrencyDistro(BaseDistro):
             _logger.exception("Instrumentor %s failed and is left out; the others go on", name)
         else:
             self.loaded[name] = instrumentor
+
+    def _is_switched_on(self, name: str) -> bool:
+        switch = _SWITCHES.get(name)
+        return name not in self._turned_off and (switch is None or bool(getattr(self.config, switch)))
 
     def _options_of(self, entry_point: EntryPoint, instrumentor: object) -> dict[str, object]:
         if entry_point.name == "fastapi" and not self.config.http_inner_spans:
@@ -191,11 +197,10 @@ class ConcurrencyConfigurator(_OTelSDKConfigurator):
 
     def _configure(self, **kwargs: Any) -> None:
         distro = ConcurrencyDistro()
-        if not distro.is_active:
-            super()._configure(**kwargs)  # type: ignore[no-untyped-call]
-            return
         if path := os.environ.get(OTEL_CONFIG_FILE):
             self._configure_from_file(path, distro)
+        elif not distro.is_active:
+            super()._configure(**kwargs)  # type: ignore[no-untyped-call]
         elif not providers.are_set():
             if distro.config.log_identity:
                 processors = kwargs.get("log_record_processors", ())
@@ -205,19 +210,24 @@ class ConcurrencyConfigurator(_OTelSDKConfigurator):
             providers.join(log_identity=distro.config.log_identity)
 
     def _configure_from_file(self, path: str, distro: ConcurrencyDistro) -> None:
+        """Do as upstream does, and see to it that what is off, in the file or beside it, stays off."""
         try:
             from opentelemetry.configuration import configure_sdk, load_config_file
         except ImportError:
             super()._configure()  # type: ignore[no-untyped-call]  # raises, and says what to install
             return
-        # As upstream would, without the arguments that it would ignore with a warning; reading the file
-        # here also shows which instrumentors it turns off, which upstream's loader never learns.
         model = load_config_file(path)
-        configure_sdk(model)
         if model.disabled:
             distro.turn_off()
-        declared = getattr(model.instrumentation_development, "python", None) or {}
-        distro.turn_off(name for name, options in declared.items() if (options or {}).get("enabled") is False)
+        instrumentation = model.instrumentation_development
+        if instrumentation is not None and instrumentation.python is not None:
+            declared = instrumentation.python
+            # Upstream's loader never learns of `enabled: false`, and would load them after all.
+            distro.turn_off(name for name, options in declared.items() if options.get("enabled") is False)
+            instrumentation.python = {
+                name: options for name, options in declared.items() if distro.allows(name)
+            }
+        configure_sdk(model)
 
 
 class _LoaderWarning(logging.Filter):

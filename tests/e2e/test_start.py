@@ -351,6 +351,23 @@ def test_a_configuration_file_that_disables_all_patches_nothing(run: Run, tmp_pa
     assert ended.said()["instrumented"] == []
 
 
+@pytest.mark.parametrize(
+    ("env", "starts"),
+    [
+        ({"OTEL_SDK_DISABLED": "true"}, set()),
+        ({"OTEL_PYTHON_CONCURRENCY_ENABLED": "false"}, {"LoggingInstrumentor"}),
+        ({"OTEL_PYTHON_CONCURRENCY_TASKS": "false"}, {"LoggingInstrumentor", "FastAPITelemetryInstrumentor"}),
+    ],
+)
+def test_what_a_variable_turns_off_stays_off_though_the_file_names_it(
+    run: Run, tmp_path: Path, receiver: OtlpProtoTestServer, env: dict[str, str], starts: set[str]
+) -> None:
+    ended = run(WHAT_IS_PATCHED, env=configuration_file(tmp_path, receiver) | env)
+    assert (ended.code, "ignoring configurator kwargs" in ended.err) == (0, False)
+    named = {"LoggingInstrumentor", "AsyncioTaskInstrumentor", "FastAPITelemetryInstrumentor"}
+    assert set(ended.said()["instrumented"]) & named == starts
+
+
 def test_ours_stands_in_for_upstreams_asyncio_instrumentor(run: Run) -> None:
     assert "AsyncioInstrumentor" not in run(WHAT_IS_PATCHED, env=SILENT).said()["instrumented"]
 
