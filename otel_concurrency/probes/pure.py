@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
 import threading
 import time
 import weakref
@@ -26,6 +27,8 @@ _EMPTY = contextvars.Context()
 """The context of every callback of ours: without one, each would keep its task's whole context alive."""
 
 _NOTHING = HistogramState()
+
+_logger = logging.getLogger(__name__)
 
 
 class _Row:
@@ -89,6 +92,8 @@ class PureTaskProbe(Untracked):
         self._origin = origin
         self._loop_of = loops or LoopIndex()
         self._now_ns = monotonic_ns
+        self._newest: Callable[[], object] = lambda: None
+        self._is_broken = False
         self._rows: dict[object, _Row] = {None: _Row(OTHER)}
         self._error_names: set[str] = set()
         self._loops: dict[int | None, tuple[str, dict[int, _TaskReference]]] = {}
@@ -108,10 +113,19 @@ class PureTaskProbe(Untracked):
         **kwargs: Any,
     ) -> asyncio.Future[Any]:
         """Call `original(loop, coroutine, *args, **kwargs)` and follow the task that it returns."""
-        row = self._row_of(coroutine)  # before: an eager task may be done after, and its frame gone
-        created_ns = self._now_ns()
+        if self._is_broken:
+            return original(loop, coroutine, *args, **kwargs)
+        try:
+            row = self._row_of(coroutine)  # before: an eager task may be done after, and its frame gone
+            created_ns = self._now_ns()
+        except Exception:
+            self._break()
+            return original(loop, coroutine, *args, **kwargs)
         task = original(loop, coroutine, *args, **kwargs)
-        self._follow(loop, row, task, created_ns)
+        try:
+            self._follow(loop, row, task, created_ns)
+        except Exception:
+            self._break()
         return task
 
     def follow(
@@ -123,7 +137,9 @@ class PureTaskProbe(Untracked):
     def _follow(
         self, loop: asyncio.AbstractEventLoop, row: _Row, task: asyncio.Future[Any], created_ns: int
     ) -> None:
-        reference = _TaskReference(task, self._buried)
+        if self._newest() is task:  # a loop's create_task that calls another's: followed already
+            return
+        self._newest = reference = _TaskReference(task, self._buried)
         reference.row = row
         reference.created_ns = created_ns
         reference.task_id = task_id = id(task)
@@ -136,7 +152,7 @@ class PureTaskProbe(Untracked):
             with self._lock:
                 self._bury()
         if task.done():  # an eager task may be
-            self._done(task)
+            self._end(task)
         else:
             task.add_done_callback(self._done, context=_EMPTY)
 
@@ -153,7 +169,19 @@ class PureTaskProbe(Untracked):
             self._last_loop = weakref.ref(loop), live
         return live
 
+    def _break(self) -> None:
+        """Our trouble stays ours: from now on tasks pass through uncounted."""
+        if not self._is_broken:
+            self._is_broken = True
+            _logger.exception("Counting tasks failed and is switched off; the program goes on without it")
+
     def _done(self, task: asyncio.Future[Any]) -> None:
+        try:
+            self._end(task)
+        except Exception:
+            self._break()
+
+    def _end(self, task: asyncio.Future[Any]) -> None:
         now_ns = self._now_ns()
         with self._lock:
             for _, live in list(self._loops.values()):

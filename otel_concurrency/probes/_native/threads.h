@@ -25,6 +25,7 @@ typedef struct {
 /* A create_task under way: an eager task takes its first step inside it, before anyone knows its context. */
 typedef struct Creation {
     struct Creation *outer;
+    PyObject *inner_task; /* what a create_task inside this one returned; only compared */
     PyObject *outer_context;
     int64_t began_ns; /* 0 until a context is entered */
     int64_t ended_ns;

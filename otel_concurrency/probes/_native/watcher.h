@@ -414,7 +414,13 @@ create_task_with_watcher(TaskProbe *probe, PyObject *const *arguments, size_t co
     if (slot->depth == 0) {
         slot->context = PyThreadState_Get()->context; /* making a task may have made the thread's first context */
     }
-    if (task != NULL && !follow(probe, arguments[1], row, task, created_ns, &creation)) {
+    if (creation.outer != NULL) {
+        creation.outer->inner_task = task;
+    }
+    if (task == NULL || task == creation.inner_task) {
+        return task; /* a loop's create_task that calls another's: followed already */
+    }
+    if (!follow(probe, arguments[1], row, task, created_ns, &creation)) {
         probe_count_foreign(probe, arguments[1], arguments[2], task, created_ns);
     }
     return task;
