@@ -57,8 +57,7 @@ def read_tasks(store: Store) -> list[TaskLine]:
     """Return the lines, the busiest first; empty when no `asyncio.task.created` was received."""
     lines: dict[tuple[str, str], TaskLine] = {}
     for service, function, _, value in _sums(store, TASK_CREATED.name):
-        line = lines.setdefault((service, function), TaskLine(service, function))
-        line.created += int(value)
+        lines.setdefault((service, function), TaskLine(service, function)).created += int(value)
     for service, function, outcome, value in _sums(store, TASK_COMPLETED.name):
         if line := lines.get((service, function)):
             line.outcomes[outcome] = line.outcomes.get(outcome, 0) + int(value)

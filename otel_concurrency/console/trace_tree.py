@@ -153,7 +153,7 @@ def _mark(root: SpanNode, reached: set[str]) -> None:
     while pending:
         node = pending.pop()
         reached.add(node.span_id)
-        pending.extend(child for child in node.children if child.span_id not in reached)
+        pending.extend(node.children)
 
 
 def _problem(message: str, events: list[dict[str, Any]]) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import socket
+import tracemalloc
 import zlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -22,6 +24,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from otel_concurrency.console import Receiver, Store
+from otel_concurrency.console.http_receiver import Refusal, decompress
 from tests.console.conftest import MAX_REQUEST_BYTES, PROTOBUF, Send, send_to, trace_request
 
 JSON = "application/json"
@@ -438,6 +441,44 @@ def test_items_beyond_the_limit_of_a_request_are_left_out(
         "logs": 10,
         "metric_points": 10,
     }
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate"])
+def test_a_bomb_is_not_unpacked(coding: str) -> None:
+    """A hundred KB that hold a hundred MB cost a little more than the limit, not a hundred MB."""
+    packed = (gzip.compress if coding == "gzip" else zlib.compress)(bytes(100 * 2**20))
+    tracemalloc.start()
+    try:
+        with pytest.raises(Refusal, match="larger than 100000 bytes"):
+            decompress(packed, coding, MAX_REQUEST_BYTES)
+        assert tracemalloc.get_traced_memory()[1] < 20 * MAX_REQUEST_BYTES
+    finally:
+        tracemalloc.stop()
+
+
+def answer_to(receiver: Receiver, head: bytes, chunk: bytes = b"", times: int = 0) -> bytes:
+    """Send the head of a request and as much of the body as the receiver takes; return the answer."""
+    host, port = receiver.http_endpoint.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as client:
+        client.sendall(
+            b"POST /v1/traces HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-protobuf\r\n" + head
+        )
+        for _ in range(times):
+            client.sendall(chunk)
+        with client.makefile("rb") as answer:
+            return answer.readline()
+
+
+def test_a_body_that_is_announced_too_large_is_refused_before_it_comes(receiver: Receiver) -> None:
+    head = b"Content-Length: 1000000000\r\n\r\n"
+    assert answer_to(receiver, head).startswith(b"HTTP/1.1 413 ")
+
+
+def test_a_body_that_never_ends_is_refused_when_it_is_too_large(receiver: Receiver) -> None:
+    """A chunked request announces no length, so the bytes are counted as they come."""
+    chunk = b"2710\r\n" + b"x" * 10_000 + b"\r\n"
+    answer = answer_to(receiver, b"Transfer-Encoding: chunked\r\n\r\n", chunk, times=11)
+    assert answer.startswith(b"HTTP/1.1 413 ")
 
 
 def test_a_store_that_is_gone_is_a_reason_to_come_back_later(send: Send, store: Store) -> None:

@@ -7,6 +7,7 @@ import logging
 import math
 import socket
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -303,7 +304,15 @@ def test_a_taken_port_is_named_and_nothing_stays_open(protocol: str, store: Stor
         assert listens(receiver.http_endpoint)
 
 
-def test_a_request_on_its_way_is_answered_before_the_end(store: Store) -> None:
+def test_two_receivers_do_not_share_a_port(receiver: Receiver, store: Store) -> None:
+    """Left alone, gRPC would let two servers listen on one port and give each a part of the requests."""
+    second = Receiver(store, http_port=0, grpc_port=urlsplit(receiver.grpc_endpoint).port or 0)
+    with pytest.raises(PortTaken):
+        second.start()
+
+
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+def test_a_request_on_its_way_is_answered_before_the_end(protocol: str, store: Store) -> None:
     """Stopping waits for what was accepted: what an exporter was told is stored, is stored."""
     entered, leave = threading.Event(), threading.Event()
     insert = store.insert
@@ -316,12 +325,20 @@ def test_a_request_on_its_way_is_answered_before_the_end(store: Store) -> None:
     store.insert = slow_insert  # type: ignore[method-assign]
     receiver = Receiver(store, http_port=0, grpc_port=0)
     receiver.start()
-    with ThreadPoolExecutor(2) as pool:
-        answer = pool.submit(send_to, receiver, trace_request({}).SerializeToString())
+    channel = grpc.insecure_channel(urlsplit(receiver.grpc_endpoint).netloc)
+    with ThreadPoolExecutor(2) as pool, channel:
+        if protocol == "http":
+            answer = pool.submit(send_to, receiver, trace_request({}).SerializeToString())
+        else:
+            answer = pool.submit(TraceServiceStub(channel).Export, trace_request({}), timeout=20)
         assert entered.wait(20)
         stopping = pool.submit(receiver.stop)
+        endpoint = receiver.http_endpoint if protocol == "http" else receiver.grpc_endpoint
+        deadline = time.monotonic() + 20
+        while listens(endpoint):
+            assert time.monotonic() < deadline
         leave.set()
-        assert answer.result(20).status == 200
+        assert getattr(answer.result(20), "status", 200) == 200
         stopping.result(20)
     assert store.query("SELECT count(*) FROM spans") == [(1,)]
 

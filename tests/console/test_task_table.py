@@ -130,11 +130,10 @@ def test_of_a_cumulative_series_the_last_point_counts(process: Process, store: S
 
 
 def test_of_a_delta_series_all_points_count(process: Process, store: Store) -> None:
-    process.temporality = DELTA
+    """Also of a sender that leaves the start out, as it may."""
+    process.temporality, process.start_ns = DELTA, 0
     process.report(10, work={"created": 2, "duration": {"finished": {"offset": MS_1, "counts": [2]}}})
-    process.start_ns = 10
     process.report(20, work={"created": 3, "completed": {"finished": 4}, "busy": 0.25})
-    process.start_ns = 20
     process.report(30, work={"busy": 0.25, "duration": {"finished": {"offset": MS_100, "counts": [2]}}})
     (line,) = read_tasks(store)
     assert (line.created, line.live, line.busy_s, line.durations.count) == (5, 1, 0.5, 4)
