@@ -8,6 +8,7 @@ test starts and when it ends, so a crash or a hang still tells which test it was
 
 from __future__ import annotations
 
+import asyncio
 import faulthandler
 import json
 import os
@@ -99,12 +100,19 @@ class Recorder(unittest.TestResult):
         )
 
 
+def create_task_is_patched() -> bool:
+    """Tell whether `create_task` is still asyncio's own, in this very process."""
+    code = getattr(asyncio.BaseEventLoop.create_task, "__code__", None)
+    return code is None or code.co_filename != asyncio.base_events.__file__
+
+
 def run_module(name: str, lines: IO[str]) -> None:
     """Load and run one module, as `python -m unittest` would, and say at the end that it got there."""
     from test import support
 
     support.use_resources = list(RESOURCES)
     recorder = Recorder(lines)
+    recorder.write(is_patched=create_task_is_patched())
     try:
         suite = unittest.defaultTestLoader.loadTestsFromName(name)
     except unittest.SkipTest as skip:  # as a whole, at import: "Windows only"

@@ -25,11 +25,13 @@ class ModuleRun:
         outcomes: Test id to outcome; a crash or a hang is the outcome of a test named after the module.
         details: Test id to traceback or skip reason.
         seconds: How long it took.
+        is_patched: Whether the process found `create_task` patched; None if it did not live to tell.
     """
 
     outcomes: Outcomes
     details: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 0.0
+    is_patched: bool | None = None
 
     def count(self, *outcomes: str) -> int:
         """Count the tests with one of these outcomes."""
@@ -55,11 +57,19 @@ class Difference:
     detail: str
 
 
-def read_run(module: str, path: Path, exit_code: int | None, seconds: float) -> ModuleRun:
-    """Read the lines that child.py wrote; `exit_code` None means that its time ran out."""
+def read_run(module: str, path: Path, exit_code: int | None, output: str, seconds: float) -> ModuleRun:
+    """Read the lines that child.py wrote.
+
+    Args:
+        module: What was run.
+        path: The file with the lines.
+        exit_code: How the process ended; None if its time ran out.
+        output: What it printed; quoted when it did not finish.
+        seconds: How long it took.
+    """
     outcomes: dict[str, str] = {}
     details: dict[str, str] = {}
-    running, is_finished = "", False
+    running, is_finished, is_patched = "", False, None
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     for line in lines:
         try:
@@ -71,13 +81,15 @@ def read_run(module: str, path: Path, exit_code: int | None, seconds: float) -> 
         elif "test" in record:
             outcomes[record["test"]] = record["outcome"]
             details[record["test"]] = record["detail"]
+        elif "is_patched" in record:
+            is_patched = record["is_patched"]
         else:
             is_finished = True
     if not is_finished:
         how = "timeout" if exit_code is None else f"crash (exit code {exit_code})"
         outcomes[f"{module}.{UNFINISHED}"] = how
-        details[f"{module}.{UNFINISHED}"] = f"{how} in or after {running or 'loading'}"
-    return ModuleRun(outcomes, details, seconds)
+        details[f"{module}.{UNFINISHED}"] = f"in or after {running or 'loading'}\n{output[-4000:]}"
+    return ModuleRun(outcomes, details, seconds, is_patched)
 
 
 def differing_tests(bare: Outcomes, other: Outcomes) -> list[str]:

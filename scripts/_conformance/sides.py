@@ -24,7 +24,12 @@ NOT_OURS = "threading,exceptions"
 COLLECTION_INTERVAL_MS = 250
 
 _METADATA = "Metadata-Version: 2.1\nName: otel-concurrency-conformance-sink\nVersion: 1\n"
-_ENTRY_POINTS = "[opentelemetry_metrics_exporter]\nconformance_sink = conformance_sink:SinkExporter\n"
+_ENTRY_POINTS = """[opentelemetry_metrics_exporter]
+conformance_sink = conformance_sink:SinkExporter
+conformance_reader = conformance_sink:SinkReader
+"""
+# It counts the threads of the programs that it looks into, and a periodic reader has one.
+COUNTS_THREADS = ("test.test_external_inspection",)
 
 
 class SideError(Exception):
@@ -51,13 +56,25 @@ class Side:
         """Return the command line that runs a script on this side."""
         return [*self.prefix, self.python, *flags, *words]
 
-    def environment(self, environ: Mapping[str, str]) -> dict[str, str]:
-        """Return the caller's environment without PYTHON* and OTEL_*, with this side's."""
-        kept = {name: value for name, value in environ.items() if not name.startswith(("OTEL_", "PYTHON"))}
-        return {**kept, **self.variables}
+    @property
+    def is_ours(self) -> bool:
+        """Whether our task hook has to be active."""
+        return self.name in {"native", "pure"}
 
-    def check(self, environ: Mapping[str, str]) -> str:
+    def environment(self, environ: Mapping[str, str], module: str = "") -> dict[str, str]:
+        """Return the caller's environment without PYTHON* and OTEL_*, with this side's for a test module."""
+        kept = {name: value for name, value in environ.items() if not name.startswith(("OTEL_", "PYTHON"))}
+        own = dict(self.variables)
+        if module in COUNTS_THREADS and "OTEL_METRICS_EXPORTER" in own:
+            own["OTEL_METRICS_EXPORTER"] = "conformance_reader"
+        return {**kept, **own}
+
+    def check(self, environ: Mapping[str, str], module: str = "") -> str:
         """Prove that this side is what it claims to be.
+
+        Args:
+            environ: The caller's environment.
+            module: The test module whose environment to look into; the usual one for "".
 
         Returns:
             A line that says what was found.
@@ -67,7 +84,7 @@ class Side:
         """
         with tempfile.TemporaryDirectory() as folder:
             report = Path(folder, "created.json")
-            variables = {**self.environment(environ), "CONFORMANCE_SINK_REPORT": str(report)}
+            variables = {**self.environment(environ, module), "CONFORMANCE_SINK_REPORT": str(report)}
             done = subprocess.run(
                 self.command(str(HERE / "sanity.py")),
                 capture_output=True,
@@ -99,7 +116,7 @@ class Side:
         patched = found["create_task_is_patched"]
         release = tuple(int(part) for part in str(found["release"]).split(".")[:2])
         counted = sum(value for name, value in created.items() if name.endswith("sanity_child"))
-        if self.name in {"bare", "upstream"}:
+        if not self.is_ours:
             if patched or created:
                 return "our task hook is active where it must not be"
             if self.name == "upstream" and not found["asyncio_module_is_patched"]:

@@ -317,7 +317,12 @@ class TestRun:
 
     def test_the_interpreter_runs_in_place(self, version: str, tmp_path: Path) -> None:
         """`python` is the version asked for, the folder and standard input are the caller's."""
-        program = "import os, sys; print(*sys.version_info[:2], sep='.'); print(os.getcwd()); print(sys.stdin.read())"
+        program = """if True:
+            import os, sys
+            print(*sys.version_info[:2], sep=".")
+            print(os.getcwd())
+            print(sys.stdin.read())
+        """
         done = subprocess.run(
             [sys.executable, str(SCRIPT), "run", version, "--", "python", "-c", program],
             input="hello",
