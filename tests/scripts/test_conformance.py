@@ -7,6 +7,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -185,11 +186,18 @@ class TestChild:
             f"        open({str(tmp_path / 'pid')!r}, 'w').write(str(subprocess.Popen(words).pid))\n"
         )
         pid = int((tmp_path / "pid").read_text())
-        try:
-            state = Path(f"/proc/{pid}/stat").read_text().split()[2]
-        except FileNotFoundError:
-            state = "gone"
-        assert state in {"gone", "Z"}
+        deadline = time.monotonic() + 30
+        while is_running(pid) and time.monotonic() < deadline:  # it was killed, and dies when it is scheduled
+            time.sleep(0.01)
+        assert not is_running(pid)
+
+
+def is_running(pid: int) -> bool:
+    """Tell a process from a zombie that nobody reaps, and from none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 class TestSides:
