@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from _upstream.sources import UpstreamError
+
 HERE = Path(__file__).resolve().parent
 SUITE_TIMEOUT_S = 300
 
@@ -72,7 +74,11 @@ class Results:
 
 
 def run_suite(suite: Suite, python: str, source: Path, *, is_ours: bool) -> Results:
-    """Run a suite in an environment; a run without any result counts as one error."""
+    """Run a suite in an environment.
+
+    Raises:
+        UpstreamError: There is no result; two sides without one would look the same.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "PYTHON"))}
     variables = {**kept, "PYTHONDONTWRITEBYTECODE": "1"}
     words = [
@@ -104,8 +110,8 @@ def run_suite(suite: Suite, python: str, source: Path, *, is_ours: bool) -> Resu
             check=False,
         )
         if not report.exists():
-            said = (done.stdout + done.stderr)[-4000:]
-            return Results({suite.name: f"no result (exit code {done.returncode})"}, {suite.name: said})
+            said = (done.stdout + done.stderr).strip()[-2000:]
+            raise UpstreamError(f"{python} could not run {suite.name} (exit code {done.returncode}): {said}")
         return read_report(report.read_text(encoding="utf-8"))
 
 
