@@ -32,6 +32,10 @@ UPSTREAM_PACKAGES = (
 """What `opentelemetry-bootstrap` would pick for this service, less what it never calls."""
 
 
+class InstallError(Exception):
+    """A variant's environment cannot be had on this interpreter, or without a package index."""
+
+
 def cache_folder() -> Path:
     """Return where the environments live. Source: `OTEL_CONCURRENCY_CACHE`, else the XDG cache folder."""
     named = os.environ.get("OTEL_CONCURRENCY_CACHE")
@@ -47,7 +51,7 @@ def environment(variant: str) -> Path:
         variant: `bare`, `ours` or `upstream`.
 
     Raises:
-        SystemExit: pip could not install what it needs; its output is in the message.
+        InstallError: pip failed; its output is in the message.
     """
     folder = cache_folder() / "benchmarks" / (sys.implementation.cache_tag or "python") / variant
     constraints = constraint_lines()
@@ -77,7 +81,7 @@ def pip_install(folder: Path, *what: str) -> None:
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise SystemExit(f"benchmarks: pip could not install {' '.join(what)}:\n{done.stderr.strip()}")
+        raise InstallError(f"pip could not install {' '.join(what)}:\n{done.stderr.strip()[-2000:]}")
 
 
 def constraint_lines() -> list[str]:

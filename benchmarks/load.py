@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import collections
+import functools
 import json
 import time
 from dataclasses import dataclass, field
@@ -116,11 +117,12 @@ def content_length(head: bytes) -> int:
 async def load(run: Run, connections: int, seconds: float) -> float:
     """Drive the load to its end; return how long it took, in seconds."""
     loop = asyncio.get_running_loop()
-    closings = [loop.create_future() for _ in range(connections)]
-    opened = [
-        (await loop.create_connection(lambda done=closing: Connection(run, done), "127.0.0.1", run.port))[1]
-        for closing in closings
-    ]
+    closings: list[asyncio.Future[None]] = [loop.create_future() for _ in range(connections)]
+    opened: list[Connection] = []
+    for closing in closings:
+        connect = functools.partial(Connection, run, closing)
+        _, connection = await loop.create_connection(connect, "127.0.0.1", run.port)
+        opened.append(connection)
     started = time.monotonic()
     run.ends_at = started + seconds
     if run.rate:

@@ -1,0 +1,41 @@
+"""One report on what we cost: a task, a step, memory, a request; beside bare Python and upstream."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from benchmarks import request, tasks
+from benchmarks.environments import InstallError
+
+
+def main() -> int:
+    """Run what was asked for; return 1 if some of it could not be measured here."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("part", nargs="?", choices=["tasks", "request", "all"], default="all")
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer and shorter rounds: a look, not a verdict"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write every value to this file")
+    arguments = parser.parse_args()
+
+    data: dict[str, Any] = {}
+    code = 0
+    if arguments.part != "request":
+        text, data["tasks"] = tasks.run(tasks.QUICK if arguments.quick else tasks.FULL)
+        print(text, flush=True)
+    if arguments.part != "tasks":
+        try:
+            text, data["request"] = request.run(request.QUICK if arguments.quick else request.FULL)
+        except InstallError as reason:
+            text, code = f"## A request\n\nNot measured: {reason}", 1
+        print(f"\n{text}" if data else text, flush=True)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+    return code
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
