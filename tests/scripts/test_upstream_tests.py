@@ -70,12 +70,12 @@ class TestRunSuite:
 
     def test_a_run_without_a_result_is_no_success(self, source: Path) -> None:
         """pytest that does not start leaves no report; both sides empty would be the same."""
+        from _upstream.sources import UpstreamError
         from _upstream.suites import Suite, run_suite
 
         suite = Suite("hand made", "none", ("tests/test_a.py",), plugin="no_such_plugin")
-        found = run_suite(suite, sys.executable, source, is_ours=True)
-        assert found.outcomes == {"hand made": "no result (exit code 1)"}
-        assert "no_such_plugin" in found.details["hand made"]
+        with pytest.raises(UpstreamError, match=r"could not run hand made(.|\n)*no_such_plugin"):
+            run_suite(suite, sys.executable, source, is_ours=True)
 
 
 def test_a_difference_is_printed_with_what_pytest_said(upstream_tests: ModuleType) -> None:
@@ -89,10 +89,8 @@ def test_a_difference_is_printed_with_what_pytest_said(upstream_tests: ModuleTyp
         "    E  assert 1 == 2",
     ]
     (line,) = upstream_tests.describe("contract", "some 1.0", without, without)
-    assert (
-        line.split()
-        == "contract some 1.0 2 tests, 1 pass, 0 skip, 1 fail without ours: same with ours".split()
-    )
+    words = " ".join(line.split())
+    assert words == "contract some 1.0 2 tests, 1 pass, 0 skip, 1 fail without ours: same with ours"
 
 
 def test_sources_are_kept_once_got(tmp_path: Path) -> None:
