@@ -1,6 +1,7 @@
 """The one thing pyproject.toml cannot say: a C extension that may fail to build.
 
-Without a compiler, on PyPy and on free-threaded builds the pure twin serves (`otel_concurrency/probes/pure.py`).
+Without a compiler, on PyPy and on free-threaded builds the pure twin serves
+(`otel_concurrency/probes/pure.py`).
 """
 
 from __future__ import annotations
@@ -8,7 +9,6 @@ from __future__ import annotations
 import os
 import platform
 import sysconfig
-
 from glob import glob
 
 from setuptools import Extension, setup
@@ -21,8 +21,10 @@ native_can_serve = (
 extension = Extension(
     "otel_concurrency.probes._native",
     sources=["otel_concurrency/probes/_native.c"],
-    depends=glob("otel_concurrency/probes/_native/*.h"),
+    depends=glob("otel_concurrency/probes/native_source/*.h"),
     optional=True,
-    extra_compile_args=[] if os.name == "nt" else ["-O2", "-std=c11", "-Wall", "-Wextra", "-Wno-unused-parameter"],
+    extra_compile_args=[]
+    if os.name == "nt"
+    else ["-O2", "-fno-plt", "-std=c11", "-Wall", "-Wextra", "-Wno-unused-parameter"],
 )
 setup(ext_modules=[extension] if native_can_serve else [])

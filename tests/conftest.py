@@ -10,7 +10,9 @@ import pytest
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
-WITH_UVLOOP = pytest.param("uvloop", marks=pytest.mark.skipif(sys.platform == "win32", reason="no uvloop on Windows"))
+WITH_UVLOOP = pytest.param(
+    "uvloop", marks=pytest.mark.skipif(sys.platform == "win32", reason="no uvloop on Windows")
+)
 WITH_EAGER_TASKS = pytest.param(
     "eager", marks=pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks came with CPython 3.12")
 )

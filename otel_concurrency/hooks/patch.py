@@ -1,8 +1,9 @@
 """The only way to replace something that is not ours, and to let go of it again.
 
-A patch looks in `vars(owner)`, not `getattr(owner, …)`: a class that inherited the attribute gets one of its own, and
-loses it again on removal. Whoever patched on top of us keeps their patch; ours stays beneath it. Removed or not, a
-replacement that somebody still holds falls silent: it does what the original does, and nothing else.
+A patch looks in `vars(owner)`, not `getattr(owner, …)`: a class that inherited the attribute gets one of its
+own, and loses it again on removal. Whoever patched on top of us keeps their patch; ours stays beneath it.
+Removed or not, a replacement that somebody still holds falls silent: it does what the original does, and
+nothing else.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ class Patch:
     Args:
         owner: A class or a module.
         name: The attribute.
-        make_replacement: Called with what the attribute was; returns what it shall be, and a function that silences it.
+        make_replacement: Called with what the attribute was; returns what it shall be, and a function that
+            silences it.
     """
 
     def __init__(
@@ -38,7 +40,13 @@ class Patch:
         self._replacement: Any = _MISSING
 
     def __repr__(self) -> str:
-        state = "removed" if self._replacement is _MISSING else "installed" if self.is_outermost else "patched over"
+        state = (
+            "removed"
+            if self._replacement is _MISSING
+            else "installed"
+            if self.is_outermost
+            else "patched over"
+        )
         return f"<Patch {getattr(self.owner, '__name__', self.owner)}.{self.name} [{state}]>"
 
     @property

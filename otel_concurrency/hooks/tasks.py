@@ -1,8 +1,8 @@
 """Where we attach to asyncio tasks: `create_task` of every event loop class, known now or made later.
 
-`asyncio.create_task`, `gather`, `ensure_future`, `TaskGroup`, `run_coroutine_threadsafe`, `Runner.run` and the finalisers
-of asynchronous generators all end in `loop.create_task` (CPython `asyncio/base_events.py`, `tasks.py`; uvloop `loop.pyx`).
-A task factory, eager or not, stays in place and is called as before.
+`asyncio.create_task`, `gather`, `ensure_future`, `TaskGroup`, `run_coroutine_threadsafe`, `Runner.run` and
+the finalisers of asynchronous generators all end in `loop.create_task` (CPython `asyncio/base_events.py`,
+`tasks.py`; uvloop `loop.pyx`). A task factory, eager or not, stays in place and is called as before.
 """
 
 from __future__ import annotations
@@ -70,35 +70,33 @@ class TaskHook:
         wants = _parameters(original)
 
         # With the exact parameters no dict is built on the way; beyond these, whatever comes goes through.
+        def with_name(self: Any, coro: Any, *, name: Any = None) -> Any:
+            return create(original, self, coro, name=name)
+
+        def with_name_and_context(self: Any, coro: Any, *, name: Any = None, context: Any = None) -> Any:
+            return create(original, self, coro, name=name, context=context)
+
+        def with_anything(self: Any, coro: Any, **kwargs: Any) -> Any:
+            return create(original, self, coro, **kwargs)
+
+        create_task = with_anything
         if wants == ("self", "coro", "name"):
-
-            @functools.wraps(original)
-            def create_task(self: Any, coro: Any, *, name: Any = None) -> Any:
-                return create(original, self, coro, name=name)
-
+            create_task = with_name  # type: ignore[assignment]
         elif wants == ("self", "coro", "name", "context"):
-
-            @functools.wraps(original)
-            def create_task(self: Any, coro: Any, *, name: Any = None, context: Any = None) -> Any:
-                return create(original, self, coro, name=name, context=context)
-
-        else:
-
-            @functools.wraps(original)
-            def create_task(self: Any, coro: Any, **kwargs: Any) -> Any:
-                return create(original, self, coro, **kwargs)
+            create_task = with_name_and_context  # type: ignore[assignment]
+        create_task.__code__ = create_task.__code__.replace(co_name="create_task")  # as a traceback shows it
 
         def silence() -> None:
             nonlocal create
             create = _straight_through
 
-        return create_task, silence
+        return functools.wraps(original)(create_task), silence
 
     def _watch_new_classes(self, original: Callable[..., None]) -> tuple[Any, Callable[[], None]]:
         hook = self
 
-        def __init_subclass__(cls: type, **kwargs: Any) -> None:  # noqa: N807
-            super(asyncio.AbstractEventLoop, cls).__init_subclass__(**kwargs)
+        def __init_subclass__(cls: Any, /, **kwargs: Any) -> None:  # noqa: N807
+            super(asyncio.AbstractEventLoop, cls).__init_subclass__(**kwargs)  # type: ignore[misc]
             if hook._is_active:
                 hook._patch_loop_class(cls)
 
@@ -109,14 +107,14 @@ def _straight_through(original: Callable[..., Any], loop: Any, coro: Any, /, **k
     return original(loop, coro, **kwargs)
 
 
-def _loop_classes(base: type) -> Iterator[type]:
+def _loop_classes(base: type[Any]) -> Iterator[type[Any]]:
     for loop_class in base.__subclasses__():
         yield loop_class
         yield from _loop_classes(loop_class)
 
 
 def _has_its_own_create_task(loop_class: type) -> bool:
-    """Whether no class that we patch covers it: one that overrides the method usually calls the one it overrides."""
+    """Whether no patched class covers it: one that overrides the method usually calls what it overrides."""
     found = getattr(loop_class, "create_task", None)
     if found is None or found is vars(asyncio.AbstractEventLoop)["create_task"]:
         return False
@@ -137,7 +135,7 @@ def _parameters(function: Callable[..., Any]) -> tuple[str, ...] | None:
 
 
 def _tasks_so_far() -> list[asyncio.Task[Any]]:
-    """Return the live tasks of this thread's loop, running or set; other threads' loops cannot be asked safely."""
+    """Return the live tasks of this thread's running loop; those of other threads cannot be asked safely."""
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:

@@ -1,1 +1,1 @@
-"""Numbers being kept: histograms, clocks, the task probe and its native twin. Knows nothing of OpenTelemetry."""
+"""Numbers being kept: histograms, the task probe and its native twin. Knows nothing of OpenTelemetry."""

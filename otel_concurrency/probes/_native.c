@@ -1,7 +1,7 @@
 /* The native task probe: one row of plain numbers per coroutine function, written by every step of every task.
 
    The pure twin is probes/pure.py, the tests are the same. On CPython 3.10 to 3.13 a proxy around the coroutine sees the
-   steps (_native/proxy.h), from 3.14 a context watcher (_native/watcher.h). Hot paths call no OpenTelemetry API and run
+   steps (native_source/proxy.h), from 3.14 a context watcher (native_source/watcher.h). Hot paths call no OpenTelemetry API and run
    no Python code but the coroutine. All state belongs to one module instance, so to one interpreter. */
 
 #define PY_SSIZE_T_CLEAN
@@ -53,10 +53,10 @@ typedef struct ModuleState {
 #endif
 } ModuleState;
 
-#include "_native/clock.h"
-#include "_native/histogram.h"
-#include "_native/rows.h"
-#include "_native/threads.h"
+#include "native_source/clock.h"
+#include "native_source/histogram.h"
+#include "native_source/rows.h"
+#include "native_source/threads.h"
 
 static PyObject *
 probe_name_cr_code(TaskProbe *probe)
@@ -82,9 +82,9 @@ probe_count_foreign(TaskProbe *probe, PyObject *loop, PyObject *coroutine, PyObj
 #ifdef WATCH_CONTEXTS
 static PyObject *context_of_frame(ThreadSlot *slot);
 #endif
-#include "_native/proxy.h"
+#include "native_source/proxy.h"
 #ifdef WATCH_CONTEXTS
-#include "_native/watcher.h"
+#include "native_source/watcher.h"
 
 static PyObject *
 context_of_frame(ThreadSlot *slot)

@@ -1,8 +1,9 @@
 """Base-2 exponential histograms of nanoseconds, in integers only.
 
-The native probe and this module share one bucket table, so both put every value into the same bucket. The table is
-OpenTelemetry's exponential histogram at a fixed scale: bucket `i` holds values in `(base**i, base**(i+1)]` seconds with
-`base = 2 ** (2 ** -SCALE)` (specification, metrics data model, "Exponential Histogram").
+The native probe and this module share one bucket table, so both put every value into the same bucket. The
+table is OpenTelemetry's exponential histogram at a fixed scale: bucket `i` holds values in `(base**i,
+base**(i+1)]` seconds with `base = 2 ** (2 ** -SCALE)` (specification, metrics data model, "Exponential
+Histogram").
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 SCALE = 3
-"""Eight buckets an octave: a quantile read from one is at most 4.4 % off (half of `2 ** (1 / 8) - 1`, rounded up)."""
+"""Eight buckets an octave: a quantile is at most 4.5 % off, half of `2 ** (1 / 8) - 1`."""
 
 BUCKETS_PER_OCTAVE = 1 << SCALE
 LOWEST_EXPONENT = -30
@@ -56,19 +57,21 @@ _UPPER_BOUNDS_NS = tuple(math.floor(upper_bound_s(position) * 1e9) for position 
 
 
 def bucket_position(ns: int) -> int:
-    """Return the table position of a duration of at least 1 ns; longer than the table reaches counts in the last."""
+    """Return the table position of a duration of at least 1 ns; the last for what is beyond the table."""
     return bisect_left(_UPPER_BOUNDS_NS, ns)
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeExemplar:
-    """The slowest value of one bucket since the last reading, with what was current where the work was created.
+    """The slowest value of one bucket since the last reading, with what was current where the work was
+    created.
 
     Attributes:
         position: The bucket's position in the table.
         value_ns: The value, ns.
         at_unix_ns: Wall-clock time of the observation, ns since the epoch.
-        origin: The value that the probe's origin variable had; opaque here, an OpenTelemetry context to `signals/`.
+        origin: The value that the probe's origin variable had; opaque here, an OpenTelemetry context to
+            `signals/`.
     """
 
     position: int
@@ -108,7 +111,7 @@ class HistogramState:
             q: 0.0 to 1.0.
 
         Returns:
-            Seconds, at most 4.4 % off; `nan` when nothing was observed.
+            Seconds, at most 4.5 % off; `nan` when nothing was observed.
         """
         if not self.count:
             return math.nan

@@ -1,4 +1,4 @@
-"""The native task probe as Python sees it: rows as dataclasses, with the pure twin beside it for what it cannot follow."""
+"""The native task probe as Python sees it: its rows as dataclasses, and the pure twin beside it."""
 
 from __future__ import annotations
 
@@ -55,7 +55,9 @@ class NativeTaskProbe(Untracked):
 
     def read_loops(self) -> list[LoopRow]:
         """Return the tasks of each live loop; the id of the row of all loops beyond the limit is None."""
-        return merge_loops([*(LoopRow(*row) for row in self._native.read_loops()), *self._foreign.read_loops()])
+        return merge_loops(
+            [*(LoopRow(*row) for row in self._native.read_loops()), *self._foreign.read_loops()]
+        )
 
     def running(self) -> list[tuple[int, str, int]]:
         """Return (thread ident, coroutine function, ns since its step began) of each thread inside a step."""
@@ -80,5 +82,6 @@ def _row(read: tuple[Any, ...]) -> TaskRow:
 
 
 def _histogram(read: tuple[Any, ...]) -> HistogramState:
-    *numbers, exemplars = read
-    return HistogramState(*numbers, tuple(ProbeExemplar(*exemplar) for exemplar in exemplars))
+    count, sum_ns, min_ns, max_ns, zero_count, first, bucket_counts, exemplars = read
+    kept = tuple(ProbeExemplar(*exemplar) for exemplar in exemplars)
+    return HistogramState(count, sum_ns, min_ns, max_ns, zero_count, first, bucket_counts, kept)

@@ -1,27 +1,28 @@
 """The pure twin of the native task probe: one shared done-callback with a fixed empty context, and no steps.
 
-It serves on PyPy, on free-threaded builds, without a compiler, and beside the native probe for the few tasks that cannot
-be followed step by step (a generator-based coroutine, `async_generator.aclose()`).
+It serves on PyPy, on free-threaded builds, without a compiler, and beside the native probe for the few tasks
+that cannot be followed step by step (a generator-based coroutine, `async_generator.aclose()`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
+import itertools
 import logging
 import threading
 import time
 import weakref
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from otel_concurrency.probes.histogram import Histogram, HistogramState
 from otel_concurrency.probes.loops import LoopIndex
 from otel_concurrency.probes.tasks import OTHER, LoopRow, TaskRow, Untracked
 
-MAX_STATES_READ = 4096
-"""Live tasks a loop whose state is looked at when asked; the rest counts in proportion."""
+MAX_TASKS_READ = 10_000
+"""Live tasks a loop whose states are looked at when asked; a larger loop's count as waiting."""
 
 _EMPTY = contextvars.Context()
 """The context of every callback of ours: without one, each would keep its task's whole context alive."""
@@ -52,16 +53,36 @@ class _Row:
         self.failed_durations = Histogram()
 
 
-class _TaskReference(weakref.ref["asyncio.Future[Any]"]):
-    """A weak reference that carries the task's numbers; it dies with the task, and they with it."""
+class _End:
+    """A task's done-callback, which the task owns: called at its end, or let go of while it is pending."""
 
-    __slots__ = ("created_ns", "live", "origin", "row", "task_id")
+    __slots__ = ("key", "loop", "origin", "probe")
 
-    row: _Row
-    created_ns: int
+    probe: PureTaskProbe | None
+    loop: _Loop
+    key: int
     origin: object
-    task_id: int
-    live: dict[int, _TaskReference]
+
+    def __call__(self, task: asyncio.Future[Any]) -> None:
+        probe, self.probe = self.probe, None
+        if probe is not None:
+            probe.end(self, task)
+
+    def __del__(self) -> None:
+        if self.probe is not None:  # the task died while pending; a lock may be held, so only say so
+            self.probe.died.append((self.loop, self.key))
+
+
+class _Loop:
+    """The live tasks of one loop in order of creation, each under the time it was made at, made unique."""
+
+    __slots__ = ("live", "loop_id", "loop_type", "reference")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, loop_id: int | None, loop_type: str) -> None:
+        self.reference = weakref.ref(loop) if loop_id is not None else None
+        self.loop_id = loop_id
+        self.loop_type = loop_type
+        self.live: dict[int, _Row] = {}
 
 
 class PureTaskProbe(Untracked):
@@ -92,16 +113,15 @@ class PureTaskProbe(Untracked):
         self._origin = origin
         self._loop_of = loops or LoopIndex()
         self._now_ns = monotonic_ns
-        self._newest: Callable[[], object] = lambda: None
-        self._is_broken = False
         self._rows: dict[object, _Row] = {None: _Row(OTHER)}
         self._error_names: set[str] = set()
-        self._loops: dict[int | None, tuple[str, dict[int, _TaskReference]]] = {}
-        self._last_loop: tuple[Callable[[], object], dict[int, _TaskReference]] = (lambda: None, {})
-        # Weak references die wherever a collection runs, so also while this thread holds the lock.
-        self._died: deque[_TaskReference] = deque()
-        self._buried = self._died.append
+        self._loops: list[_Loop] = []
+        self._last_loop: _Loop | None = None
+        self._last_task: Callable[[], object] = lambda: None
+        self._is_broken = False
         self._lock = threading.Lock()
+        # What dies, dies wherever a collection runs, so also while this thread holds the lock.
+        self.died: deque[tuple[_Loop, int]] = deque()
 
     def create_task(
         self,
@@ -137,37 +157,46 @@ class PureTaskProbe(Untracked):
     def _follow(
         self, loop: asyncio.AbstractEventLoop, row: _Row, task: asyncio.Future[Any], created_ns: int
     ) -> None:
-        if self._newest() is task:  # a loop's create_task that calls another's: followed already
+        if self._last_task() is task:  # a loop's create_task that calls another's: followed already
             return
-        self._newest = reference = _TaskReference(task, self._buried)
-        reference.row = row
-        reference.created_ns = created_ns
-        reference.task_id = task_id = id(task)
-        if self._origin is not None:
-            reference.origin = self._origin.get(None)
+        self._last_task = weakref.ref(task)
+        known = self._last_loop
+        if known is None or known.reference is None or known.reference() is not loop:
+            known = self._loop_row(loop)
         # No lock on this side: entering a dict is atomic, and what was created is what ended and what lives.
-        reference.live = live = self._live_of(loop)
-        live[task_id] = reference
-        if self._died:
-            with self._lock:
-                self._bury()
+        live = known.live
+        while created_ns in live:
+            created_ns += 1
+        live[created_ns] = row
+        if self.died:
+            self._bury()
+        end = _End()
+        end.loop = known
+        end.key = created_ns
+        end.origin = self._origin.get(None) if self._origin is not None else None
+        end.probe = self
         if task.done():  # an eager task may be
-            self._end(task)
+            end(task)
         else:
-            task.add_done_callback(self._done, context=_EMPTY)
+            task.add_done_callback(end, context=_EMPTY)
 
-    def _live_of(self, loop: asyncio.AbstractEventLoop) -> dict[int, _TaskReference]:
-        last, live = self._last_loop
-        if last() is loop:
-            return live
+    def _loop_row(self, loop: asyncio.AbstractEventLoop) -> _Loop:
         loop_id, loop_type = self._loop_of(loop)
-        place = self._loops.get(loop_id)
-        if place is None or place[0] != loop_type:  # ids come back, perhaps to a loop of another type
-            place = self._loops[loop_id] = (loop_type, place[1] if place else {})
-        live = place[1]
-        if loop_id is not None:
-            self._last_loop = weakref.ref(loop), live
-        return live
+        with self._lock:
+            for known in self._loops:
+                if known.loop_id is None:
+                    found = loop_id is None
+                else:
+                    found = known.reference is not None and known.reference() is loop
+                if found:
+                    break
+            else:
+                # A loop that is gone and has no task left makes room.
+                self._loops = [known for known in self._loops if known.live or _is_there(known)]
+                known = _Loop(loop, loop_id, loop_type)
+                self._loops.append(known)
+            self._last_loop = known
+            return known
 
     def _break(self) -> None:
         """Our trouble stays ours: from now on tasks pass through uncounted."""
@@ -175,43 +204,41 @@ class PureTaskProbe(Untracked):
             self._is_broken = True
             _logger.exception("Counting tasks failed and is switched off; the program goes on without it")
 
-    def _done(self, task: asyncio.Future[Any]) -> None:
+    def end(self, end: _End, task: asyncio.Future[Any]) -> None:
+        """Count the end of a task."""
         try:
-            self._end(task)
+            self._end(end, task)
         except Exception:
             self._break()
 
-    def _end(self, task: asyncio.Future[Any]) -> None:
-        now_ns = self._now_ns()
+    def _end(self, end: _End, task: asyncio.Future[Any]) -> None:
+        duration_ns = self._now_ns() - end.key
         with self._lock:
-            for _, live in list(self._loops.values()):
-                reference = live.pop(id(task), None)
-                if reference is not None:
-                    break
-            else:
-                return
-            row = reference.row
+            row = end.loop.live.pop(end.key)
             if task.cancelled():
                 row.cancelled += 1
                 durations = row.cancelled_durations
-            elif (error := getattr(task, "_exception", None)) is not None:  # `.exception()` would mark it retrieved
+            elif (
+                error := getattr(task, "_exception", None)
+            ) is not None:  # `.exception()` would mark it retrieved
                 name = self._error_name(type(error))
                 row.failed[name] = row.failed.get(name, 0) + 1
                 durations = row.failed_durations
             else:
                 row.finished += 1
                 durations = row.finished_durations
-            if self._origin is not None and reference.origin:
-                durations.observe(now_ns - reference.created_ns, reference.origin, time.time_ns())
+            if end.origin:
+                durations.observe(duration_ns, end.origin, time.time_ns())
             else:
-                durations.observe(now_ns - reference.created_ns)
+                durations.observe(duration_ns)
 
     def _bury(self) -> None:
-        while self._died:
-            reference = self._died.popleft()
-            if reference.live.get(reference.task_id) is reference:
-                del reference.live[reference.task_id]
-                reference.row.destroyed += 1
+        with self._lock:
+            while self.died:
+                loop, key = self.died.popleft()
+                row = loop.live.pop(key, None)
+                if row is not None:
+                    row.destroyed += 1
 
     def _row_of(self, coroutine: Any) -> _Row:
         try:
@@ -238,30 +265,27 @@ class PureTaskProbe(Untracked):
 
     def read_rows(self) -> list[TaskRow]:
         """Return each row, exemplars drained; the row of all others comes first."""
+        self._bury()
         with self._lock:
-            self._bury()
-            loops = list(self._loops.values())
-            live = Counter(reference.row for _, tasks in loops for reference in list(tasks.values()))
+            live = Counter(row for loop in self._loops for row in list(loop.live.values()))
             return [_read(row, live[row]) for row in self._rows.values()]
 
     def read_loops(self) -> list[LoopRow]:
-        """Return the live tasks of each loop that has any; the id of the row of all others is None."""
-        with self._lock:
-            self._bury()
-            # Strong references, so that no task dies while it is looked at.
-            loops = [
-                (loop_id, loop_type, len(live), next(iter(list(live.values())), None), _some(list(live.values())))
-                for loop_id, (loop_type, live) in list(self._loops.items())
-            ]
+        """Return the live tasks of each loop; the id of the row of all loops beyond the limit is None."""
+        self._bury()
+        now_ns = self._now_ns()
         rows = []
-        for loop_id, loop_type, count, oldest, tasks in loops:
-            running, scheduled = _states(tasks)
-            if len(tasks) == MAX_STATES_READ:
-                scheduled = scheduled * count // len(tasks)
-            age_ns = self._now_ns() - oldest.created_ns if oldest is not None else 0
-            function = oldest.row.function if oldest is not None else ""
+        for known in list(self._loops):
+            live = list(itertools.islice(list(known.live.items()), 1))
+            if not live and not _is_there(known):
+                continue
+            count = len(known.live)
+            running, scheduled = _states(known, count)
             waiting = max(0, count - running - scheduled)
-            rows.append(LoopRow(loop_id, loop_type, running, scheduled, waiting, age_ns, function))
+            age_ns, function = (now_ns - live[0][0], live[0][1].function) if live else (0, "")
+            rows.append(
+                LoopRow(known.loop_id, known.loop_type, running, scheduled, waiting, age_ns, function)
+            )
         return rows
 
 
@@ -282,27 +306,25 @@ def coroutine_name(coroutine: Any) -> str:
     return type_name(type(coroutine))
 
 
-def _some(references: Iterable[_TaskReference]) -> list[asyncio.Future[Any]]:
-    tasks = []
-    for reference in references:
-        task = reference()
-        if task is not None:
-            tasks.append(task)
-            if len(tasks) == MAX_STATES_READ:
-                break
-    return tasks
+def _is_there(known: _Loop) -> bool:
+    return known.reference is not None and known.reference() is not None
 
 
-def _states(tasks: list[asyncio.Future[Any]]) -> tuple[int, int]:
-    current = None
-    if tasks:
-        try:
-            current = asyncio.current_task(tasks[0].get_loop())
-        except RuntimeError:
-            pass
-    running = sum(task is current for task in tasks)
+def _states(known: _Loop, count: int) -> tuple[int, int]:
+    """Tell how many of a loop's tasks run and how many are ready to, asking asyncio which tasks there are.
+
+    Beyond `MAX_TASKS_READ` nobody asks: copying asyncio's set of tasks would hold the program up.
+    """
+    loop: Any = known.reference() if known.reference is not None else None
+    if loop is None or not count:
+        return 0, 0
+    try:
+        current = asyncio.current_task(loop)
+        tasks = asyncio.all_tasks(loop) if count <= MAX_TASKS_READ else set()
+    except RuntimeError:  # the set changed too often while it was copied
+        return 0, 0
     scheduled = sum(task is not current and getattr(task, "_fut_waiter", None) is None for task in tasks)
-    return running, scheduled
+    return int(current is not None), min(scheduled, count)
 
 
 def _read(row: _Row, live: int) -> TaskRow:

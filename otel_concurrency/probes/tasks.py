@@ -1,4 +1,4 @@
-"""What a task probe keeps: a row per coroutine function, a row per event loop; and which probe serves here."""
+"""What a task probe keeps: a row per coroutine function, a row per event loop; which probe serves here."""
 
 from __future__ import annotations
 
@@ -98,20 +98,26 @@ class TaskProbe(Protocol):
     way: str
     """`proxy`, `watcher` or `pure`."""
 
-    create_task: Callable[..., asyncio.Future[Any]]
-    """`create_task(original, loop, coroutine, *args, **kwargs)` calls the original and follows the task."""
+    @property
+    def create_task(self) -> Callable[..., asyncio.Future[Any]]:
+        """Calls `original(loop, coroutine, *args, **kwargs)`, and follows the task that it returns."""
+        ...
 
     def read_rows(self) -> list[TaskRow]:
         """Return each row, exemplars drained, no function twice."""
+        ...
 
     def read_loops(self) -> list[LoopRow]:
         """Return the tasks of each live loop."""
+        ...
 
     def leave_untracked(self, tasks: Iterable[asyncio.Future[Any]]) -> None:
         """Remember tasks made before instrumentation."""
+        ...
 
     def untracked(self) -> int:
         """Count those of them that are not done."""
+        ...
 
 
 def make_task_probe(
@@ -135,14 +141,16 @@ def make_task_probe(
         except ImportError:  # not built: no compiler, PyPy, a free-threaded interpreter
             pass
         else:
-            return NativeTaskProbe(max_coroutines=max_coroutines, max_error_types=max_error_types, origin=origin)
+            return NativeTaskProbe(
+                max_coroutines=max_coroutines, max_error_types=max_error_types, origin=origin
+            )
     from otel_concurrency.probes.pure import PureTaskProbe
 
     return PureTaskProbe(max_coroutines=max_coroutines, max_error_types=max_error_types, origin=origin)
 
 
 def merge_rows(rows: Iterable[TaskRow]) -> list[TaskRow]:
-    """Add up rows of the same name: two code objects may share one, and the twin counts beside the native probe."""
+    """Add up rows of one name: code objects may share it, and the twin counts beside the native probe."""
     merged: dict[str, TaskRow] = {}
     for row in rows:
         known = merged.get(row.function)

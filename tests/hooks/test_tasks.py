@@ -107,7 +107,7 @@ def test_patched_over_by_someone_else_it_falls_silent(hook: TaskHook, probe: Tas
 
 
 def test_a_refusing_original_is_heard(hook: TaskHook, probe: TaskProbe, loop_factory: LoopFactory) -> None:
-    """The exception is the loop's own, and its traceback has one frame more, ours."""
+    """The exception is the loop's own, its traceback one frame longer; the twin is a frame itself."""
     loop = loop_factory()
     loop.close()
 
@@ -121,7 +121,8 @@ def test_a_refusing_original_is_heard(hook: TaskHook, probe: TaskProbe, loop_fac
     bare = refused()
     hook.install()
     observed = refused()
-    assert observed == [bare[0], "create_task", *bare[1:]]
+    ours = ["create_task"] * (2 if probe.way == "pure" else 1)
+    assert observed == [bare[0], *ours, *bare[1:]]
     assert created(probe) == 0
 
 
@@ -194,9 +195,7 @@ def test_signatures_and_names_are_those_of_the_originals(hook: TaskHook) -> None
     assert faces() == before
 
 
-def test_a_task_shows_the_application_its_own_face(
-    hook: TaskHook, lazy_loop_factory: LoopFactory
-) -> None:
+def test_a_task_shows_the_application_its_own_face(hook: TaskHook, lazy_loop_factory: LoopFactory) -> None:
     """Its coroutine, name, repr, stack and wait chain read as if we were absent."""
 
     async def waits() -> None:

@@ -1,4 +1,5 @@
-"""Hostile coroutines, at random: with us and without us the same things happen, and every task is accounted for.
+"""Hostile coroutines, at random: with us and without us the same things happen, and every task is accounted
+for.
 
 `OTEL_CONCURRENCY_FUZZ_SEEDS=10000 python -m pytest tests/probes/test_fuzz.py` looks further.
 """
@@ -27,7 +28,7 @@ LIMIT = 60
 
 
 class Program:
-    """One random program: tasks that do odd things to themselves and to each other, and a log of what came of it."""
+    """One random program: tasks that do odd things to each other, and a log of what came of it."""
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
@@ -40,7 +41,13 @@ class Program:
         if self.made >= LIMIT:
             return None
         self.made += 1
-        makers: list[Callable[[int], Any]] = [self.worker, self.worker, self.worker, self.stubborn, self.delegating]
+        makers: list[Callable[[int], Any]] = [
+            self.worker,
+            self.worker,
+            self.worker,
+            self.stubborn,
+            self.delegating,
+        ]
         task = asyncio.get_running_loop().create_task(self.random.choice(makers)(self.made), **kwargs)
         if not task.done():
             task.set_name(f"t{self.made}")
@@ -99,7 +106,19 @@ class Program:
 
     def act(self) -> str:
         action = self.random.choice(
-            ["spawn", "spawn", "spawn shared", "cancel", "throw", "close", "send", "collect", "drop", "await", "nothing"]
+            [
+                "spawn",
+                "spawn",
+                "spawn shared",
+                "cancel",
+                "throw",
+                "close",
+                "send",
+                "collect",
+                "drop",
+                "await",
+                "nothing",
+            ]
         )
         victim = self.random.choice(self.tasks) if self.tasks else None
         if action == "spawn":
@@ -123,7 +142,7 @@ class Program:
     def meddle(self, action: str, victim: asyncio.Task[Any]) -> str:
         """Do to another task's coroutine what only its own loop should."""
         coroutine: Any = victim.get_coro()
-        if coroutine is None or victim is asyncio.current_task() and action == "close":
+        if coroutine is None or (victim is asyncio.current_task() and action == "close"):
             return "nothing to do"
         try:
             if action == "throw":
@@ -168,7 +187,10 @@ def play(seed: int, eager: bool) -> tuple[list[object], list[str], int]:
     if eager:
         loop.set_task_factory(asyncio.eager_task_factory)
     unraisable: list[str] = []
-    hook, sys.unraisablehook = sys.unraisablehook, lambda args: unraisable.append(type(args.exc_value).__name__)
+    hook, sys.unraisablehook = (
+        sys.unraisablehook,
+        lambda args: unraisable.append(type(args.exc_value).__name__),
+    )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # "never awaited": half of what is done here deserves it

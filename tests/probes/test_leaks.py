@@ -52,7 +52,9 @@ async def cancelled(probe: TaskProbe) -> None:
 
 
 async def never_started(probe: TaskProbe) -> None:
-    asyncio.create_task(passes()).cancel()
+    task = asyncio.create_task(passes())
+    task.cancel()
+    del task
     await asyncio.sleep(0)
 
 
@@ -104,7 +106,7 @@ async def refused(probe: TaskProbe) -> None:
     loop.close()
     coroutine = passes()
     with pytest.raises(RuntimeError):
-        loop.create_task(coroutine)
+        loop.create_task(coroutine)  # noqa: RUF006
     coroutine.close()
 
 

@@ -88,7 +88,7 @@ async def waits_forever() -> None:
 
 
 def test_every_way_to_start_a_task_is_counted(probe: TaskProbe, loop_factory: LoopFactory) -> None:
-    """`asyncio.create_task`, `loop.create_task`, gather, ensure_future, wait_for and threads all lead to one count."""
+    """`create_task` of module and loop, gather, ensure_future, as_completed and threads lead to one count."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -273,7 +273,9 @@ def test_loops_tell_the_states_of_their_tasks(probe: TaskProbe, lazy_loop_factor
     assert loop.oldest_age_ns > 0
 
 
-def test_the_oldest_task_is_found_when_older_ones_end(probe: TaskProbe, lazy_loop_factory: LoopFactory) -> None:
+def test_the_oldest_task_is_found_when_older_ones_end(
+    probe: TaskProbe, lazy_loop_factory: LoopFactory
+) -> None:
     async def main() -> list[str]:
         first = asyncio.create_task(passes())
         second = asyncio.create_task(waits_forever())
@@ -342,7 +344,13 @@ def test_coroutines_beyond_the_limit_share_a_row(native: bool, loop_factory: Loo
 
     async def main() -> None:
         await asyncio.gather(
-            passes(), fails(), fails_at_once(), fails(), fails_at_once(), returns_at_once(), return_exceptions=True
+            passes(),
+            fails(),
+            fails_at_once(),
+            fails(),
+            fails_at_once(),
+            returns_at_once(),
+            return_exceptions=True,
         )
 
     loop = loop_factory()
@@ -357,7 +365,9 @@ def test_coroutines_beyond_the_limit_share_a_row(native: bool, loop_factory: Loo
     assert (other.created, other.finished, dict(other.failed)) == (5, 1, {"ValueError": 2, "_other": 2})
 
 
-def test_generator_based_and_foreign_coroutines_are_counted(probe: TaskProbe, loop_factory: LoopFactory) -> None:
+def test_generator_based_and_foreign_coroutines_are_counted(
+    probe: TaskProbe, loop_factory: LoopFactory
+) -> None:
     @types.coroutine
     def old_style() -> Any:
         yield
@@ -477,7 +487,9 @@ def test_an_eager_task_starts_at_once(native: TaskProbe) -> None:
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="create_task takes a context since CPython 3.11")
-def test_tasks_that_share_a_context_keep_their_own_steps(native: TaskProbe, loop_factory: LoopFactory) -> None:
+def test_tasks_that_share_a_context_keep_their_own_steps(
+    native: TaskProbe, loop_factory: LoopFactory
+) -> None:
     async def one_step() -> None:
         pass
 
@@ -496,12 +508,16 @@ def test_tasks_that_share_a_context_keep_their_own_steps(native: TaskProbe, loop
         await asyncio.gather(*(loop.create_task(function(), context=shared) for function in made))
 
     run(loop_factory, main())
-    steps = {name.rpartition(".")[2]: (row.created, row.finished, row.steps) for name, row in rows(native).items()}
+    steps = {
+        name.rpartition(".")[2]: (row.created, row.finished, row.steps) for name, row in rows(native).items()
+    }
     steps.pop("main")
     assert steps == {"one_step": (2, 2, 2), "three_steps": (2, 2, 6), "five_steps": (1, 1, 5)}
 
 
-def test_a_context_entered_inside_a_step_does_not_end_it(native: TaskProbe, loop_factory: LoopFactory) -> None:
+def test_a_context_entered_inside_a_step_does_not_end_it(
+    native: TaskProbe, loop_factory: LoopFactory
+) -> None:
     async def enters() -> None:
         context = contextvars.copy_context()
         context.run(lambda: contextvars.copy_context().run(time.sleep, 0.001))

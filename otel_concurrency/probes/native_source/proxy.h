@@ -152,7 +152,8 @@ proxy_step(Proxy *proxy, PyObject *argument, PyObject *const *error, Py_ssize_t 
     }
     PySendResult outcome;
     if (error == NULL) {
-        outcome = PyIter_Send(coroutine, argument, result);
+        /* What PyIter_Send does for an exact coroutine, without asking again whether it is one. */
+        outcome = Py_TYPE(coroutine)->tp_as_async->am_send(coroutine, argument, result);
     }
     else {
         PyObject *throw = PyObject_GetAttr(coroutine, live->row->probe->state->name_throw);

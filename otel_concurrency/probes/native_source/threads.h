@@ -3,8 +3,11 @@
 #ifndef OTEL_CONCURRENCY_THREADS_H
 #define OTEL_CONCURRENCY_THREADS_H
 
-#ifdef _MSC_VER
+#if defined(_MSC_VER)
 #define THREAD_LOCAL __declspec(thread)
+#elif defined(__GNUC__) && defined(__linux__)
+/* One pointer of static TLS instead of a call to __tls_get_addr on every step. */
+#define THREAD_LOCAL _Thread_local __attribute__((tls_model("initial-exec")))
 #else
 #define THREAD_LOCAL _Thread_local
 #endif
