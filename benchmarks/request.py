@@ -76,10 +76,26 @@ class Reading:
     details: Mapping[str, Any]
 
 
-def turn(variant: str, effort: Effort, sink_port: int, open_rate: float, extra: Mapping[str, str]) -> Reading:
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What stays the same over a run.
+
+    Attributes:
+        bin_folders: Where each variant is installed; looked up once, so that a run sees one state of the tree.
+        sink_port: Where the sink listens, on loopback.
+        extra: Environment variables for the service.
+    """
+
+    bin_folders: Mapping[str, Path]
+    sink_port: int
+    extra: Mapping[str, str]
+
+
+def turn(variant: str, effort: Effort, bench: Bench, open_rate: float) -> Reading:
     """Run the service once in a variant and take its readings."""
-    bare = variant == "bare"
-    with running_service(environment(variant), None if bare else sink_port, extra) as server:
+    sink_port = bench.sink_port
+    told_port = None if variant == "bare" else sink_port
+    with running_service(bench.bin_folders[variant], told_port, bench.extra) as server:
         loaded(server.port, "--seconds", str(effort.warm_up_s))
         server.get("/flush")
         get_json(sink_port, "/report")
@@ -115,19 +131,19 @@ def turn(variant: str, effort: Effort, sink_port: int, open_rate: float, extra: 
 
 def readings(effort: Effort, rate: float, variants: Sequence[str], extra: Mapping[str, str]) -> list[Reading]:
     """Take all readings, variants in turn; a first, uncounted round finds the open loop's rate."""
-    for variant in variants:
-        environment(variant)
+    bin_folders = {variant: environment(variant) for variant in variants}
     taken: list[Reading] = []
     with running_sink() as sink_port:
+        bench = Bench(bin_folders, sink_port, extra)
         if not rate:
             progress("request: finding a rate that all variants sustain")
             probe = Effort(rounds=1, warm_up_s=1.0, closed_s=2.0, open_s=0.0)
-            slowest = min(turn(variant, probe, sink_port, 0.0, extra).rate for variant in variants)
+            slowest = min(turn(variant, probe, bench, 0.0).rate for variant in variants)
             rate = round(RATE_SHARE * slowest, -1)
         for number in range(effort.rounds):
             progress(f"request: round {number + 1} of {effort.rounds}, open loop at {rate:.0f} requests/s")
             for variant in variants:
-                taken.append(turn(variant, effort, sink_port, rate, extra))
+                taken.append(turn(variant, effort, bench, rate))
                 progress(f"request: {variant} {taken[-1].cpu_us:.0f} µs, p99 {taken[-1].p99_ms:.2f} ms")
     return taken
 
