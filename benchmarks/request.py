@@ -81,7 +81,7 @@ class Bench:
     """What stays the same over a run.
 
     Attributes:
-        bin_folders: Where each variant is installed; looked up once, so that a run sees one state of the tree.
+        bin_folders: Where each variant is installed; looked up once, so a run sees one state of the tree.
         sink_port: Where the sink listens, on loopback.
         extra: Environment variables for the service.
     """
