@@ -10,7 +10,7 @@ import argparse
 import contextlib
 import signal
 import sys
-import threading
+import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,7 @@ HTTP_PORT = 4318
 GRPC_PORT = 4317
 MAX_ROWS = 200_000
 _PORTS_TRIED = 20
+_STOP_POLL_S = 0.2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,9 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="replace")  # a terminal that lacks a character still gets the rest
-    with _stop_signals():
+    stop = _StopRequest()
+    with stop.from_signals():
         try:
-            code: int = options.run(options)
+            code: int = options.run(options, stop)
         except ImportError as error:  # an extra is not installed; the message names it
             _say(str(error))
             return 2
@@ -101,7 +103,7 @@ def _add_ports(parser: argparse.ArgumentParser) -> None:
         )
 
 
-def _demo(options: argparse.Namespace) -> int:
+def _demo(options: argparse.Namespace, stop: _StopRequest) -> int:
     from importlib.util import find_spec
     from pathlib import Path
 
@@ -118,7 +120,12 @@ def _demo(options: argparse.Namespace) -> int:
         shop = Path(options.shop) if options.shop else find_shop()
         with Store() as store, _listening(store, options) as receiver:
             result = run_demo(
-                receiver, shop, requests=options.requests, concurrency=options.concurrency, say=_say
+                receiver,
+                shop,
+                requests=options.requests,
+                concurrency=options.concurrency,
+                say=_say,
+                check=stop.check,
             )
             print(draw_overview(store, Style.of(sys.stdout), tasks=result.tasks))
     except DemoFailed as error:
@@ -129,7 +136,7 @@ def _demo(options: argparse.Namespace) -> int:
     return 1 if result.missing else 0
 
 
-def _receive(options: argparse.Namespace) -> int:
+def _receive(options: argparse.Namespace, stop: _StopRequest) -> int:
     from otel_concurrency.console import Store, StoreError
     from otel_concurrency.console.overview import draw_overview
     from otel_concurrency.console.text import Style
@@ -141,14 +148,13 @@ def _receive(options: argparse.Namespace) -> int:
         return 1
     with store, _listening(store, options) as receiver:
         endpoints = {"http/protobuf": receiver.http_endpoint, "grpc": receiver.grpc_endpoint}
-        try:
-            _say("Receiving until Ctrl-C. Set one of these where the telemetry is made:")
-            for protocol, endpoint in endpoints.items():
-                _say(f"    OTEL_EXPORTER_OTLP_ENDPOINT={endpoint} OTEL_EXPORTER_OTLP_PROTOCOL={protocol}")
-            threading.Event().wait()
-        except KeyboardInterrupt:
-            receiver.stop()
-            print(draw_overview(store, Style.of(sys.stdout)))
+        _say("Receiving until Ctrl-C. Set one of these where the telemetry is made:")
+        for protocol, endpoint in endpoints.items():
+            _say(f"    OTEL_EXPORTER_OTLP_ENDPOINT={endpoint} OTEL_EXPORTER_OTLP_PROTOCOL={protocol}")
+        while not stop.is_made:
+            time.sleep(_STOP_POLL_S)
+        receiver.stop()
+        print(draw_overview(store, Style.of(sys.stdout)))
     return 0
 
 
@@ -195,28 +201,33 @@ def _port(text: str) -> int:
     return number
 
 
-@contextlib.contextmanager
-def _stop_signals() -> Iterator[None]:
-    """Have SIGTERM and a closed terminal end us as Ctrl-C does: what we started is stopped first.
+class _StopRequest:
+    """Ctrl-C, SIGTERM or a closed terminal, noted now and obeyed where `check` is called.
 
-    Signals after the first are ignored: stopping is under way by then, and takes a bounded time.
+    Raising from the handler, as Python does by itself, can hit the moment between the start of a process and
+    the note that it has to be stopped.
     """
-    heard = False
 
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        nonlocal heard
-        if not heard:
-            heard = True
+    def __init__(self) -> None:
+        self.is_made = False
+
+    def check(self) -> None:
+        if self.is_made:
             raise KeyboardInterrupt
 
-    known = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    heeded = [number for number in known if signal.getsignal(number) != signal.SIG_IGN]  # nohup stays nohup
-    before = {number: signal.signal(number, interrupt) for number in heeded}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    def _make(self, number: int, frame: FrameType | None) -> None:
+        self.is_made = True
+
+    @contextlib.contextmanager
+    def from_signals(self) -> Iterator[None]:
+        known = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+        heeded = [number for number in known if signal.getsignal(number) != signal.SIG_IGN]  # as under nohup
+        before = {number: signal.signal(number, self._make) for number in heeded}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 if __name__ == "__main__":

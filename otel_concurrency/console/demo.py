@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
 import sys
 import sysconfig
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -15,7 +17,7 @@ from typing import Any
 
 import otel_concurrency
 from otel_concurrency.console.receiver import Receiver
-from otel_concurrency.console.service import Service, ServiceFailed, environment_for
+from otel_concurrency.console.service import CHECK_INTERVAL_S, Service, ServiceFailed, environment_for
 from otel_concurrency.console.store import Store
 from otel_concurrency.console.task_table import TaskLine, read_tasks
 from otel_concurrency.console.trace_tree import Trace, read_trace, slowest_trace_id
@@ -64,7 +66,13 @@ def find_shop() -> Path:
 
 
 def run_demo(
-    receiver: Receiver, shop: Path, *, requests: int, concurrency: int, say: Callable[[str], None]
+    receiver: Receiver,
+    shop: Path,
+    *,
+    requests: int,
+    concurrency: int,
+    say: Callable[[str], None],
+    check: Callable[[], None],
 ) -> DemoResult:
     """Start the services, send the requests, stop the services, and read what was received.
 
@@ -74,6 +82,7 @@ def run_demo(
         requests: How many requests to send.
         concurrency: How many at once.
         say: Told of each step.
+        check: Called again and again; what it raises stops everything and goes to the caller.
 
     Raises:
         DemoFailed: A service or the traffic did not work.
@@ -90,11 +99,11 @@ def run_demo(
                 service = Service(name, command, environment)
                 stack.callback(service.stop)
                 services.append(service)
-                arguments = ["--warehouse", service.start(START_TIMEOUT_S)]
+                arguments = ["--warehouse", service.start(START_TIMEOUT_S, check)]
             say(f"sending {requests} requests, {concurrency} at a time")
-            traffic = _drive(shop, services[-1].url, requests, concurrency)
+            traffic = _drive(shop, services[-1].url, requests, concurrency, check)
             say("waiting for the metrics")
-            store.wait_until(lambda: not _missing_tasks(traffic, read_tasks(store)), ARRIVAL_TIMEOUT_S)
+            store.wait_until(functools.partial(_has_all_tasks, store, traffic, check), ARRIVAL_TIMEOUT_S)
             tasks = read_tasks(store)
             for service in services:
                 service.check_running()
@@ -116,17 +125,32 @@ def _instrumented() -> list[str]:
     return [str(command), sys.executable]
 
 
-def _drive(shop: Path, url: str, requests: int, concurrency: int) -> dict[str, Any]:
+def _drive(
+    shop: Path, url: str, requests: int, concurrency: int, check: Callable[[], None]
+) -> dict[str, Any]:
     """Let the customers in: a program of its own, which we do not instrument."""
     numbers = ["--requests", str(requests), "--concurrency", str(concurrency)]
     command = [sys.executable, str(shop), "traffic", "--url", url, *numbers]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TRAFFIC_TIMEOUT_S, check=True)
-    except subprocess.CalledProcessError as error:
-        raise DemoFailed(f"the customers gave up:\n{error.stderr}") from error
-    except subprocess.TimeoutExpired as error:
-        raise DemoFailed(f"the requests were not answered within {TRAFFIC_TIMEOUT_S:.0f} s") from error
-    traffic: dict[str, Any] = json.loads(done.stdout)
+    deadline = time.monotonic() + TRAFFIC_TIMEOUT_S
+    customers = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    with customers:
+        try:
+            while True:
+                try:
+                    out, error = customers.communicate(timeout=CHECK_INTERVAL_S)
+                    break
+                except subprocess.TimeoutExpired:
+                    check()
+                    if time.monotonic() > deadline:
+                        took = f"the requests took more than {TRAFFIC_TIMEOUT_S:.0f} s"
+                        raise DemoFailed(took) from None
+        finally:
+            customers.kill()
+    if customers.returncode:
+        raise DemoFailed(f"the customers gave up:\n{error}")
+    traffic: dict[str, Any] = json.loads(out)
     return traffic
 
 
@@ -147,6 +171,11 @@ def _missing_signals(store: Store, trace: Trace | None) -> list[str]:
     if trace is not None and not trace.log_count:
         missing.append("no log record carries the id of the slowest trace")
     return missing
+
+
+def _has_all_tasks(store: Store, traffic: dict[str, Any], check: Callable[[], None]) -> bool:
+    check()
+    return not _missing_tasks(traffic, read_tasks(store))
 
 
 def _missing_tasks(traffic: dict[str, Any], lines: list[TaskLine]) -> list[str]:

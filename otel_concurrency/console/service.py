@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import threading
+import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 KEPT_LINES = 40
 """The last lines of its output, for when something goes wrong."""
 
 STOP_GRACE_S = 10.0
+CHECK_INTERVAL_S = 0.2
 _READY = " listening on "
 
 
@@ -40,8 +42,12 @@ class Service:
         self._process: subprocess.Popen[str] | None = None
         self._reader = threading.Thread(target=self._read, name=f"output-of-{name}", daemon=True)
 
-    def start(self, timeout_s: float) -> str:
+    def start(self, timeout_s: float, check: Callable[[], None]) -> str:
         """Start it and return its URL once it listens.
+
+        Args:
+            timeout_s: How long to wait for that.
+            check: Called while waiting; what it raises ends the wait.
 
         Raises:
             ServiceFailed: It ended instead, or took too long.
@@ -59,8 +65,11 @@ class Service:
             start_new_session=True,
         )
         self._reader.start()
-        if not self._ready.wait(timeout_s):
-            raise ServiceFailed(self._report(f"{self.name} did not listen within {timeout_s:.0f} s"))
+        deadline = time.monotonic() + timeout_s
+        while not self._ready.wait(CHECK_INTERVAL_S):
+            check()
+            if time.monotonic() > deadline:
+                raise ServiceFailed(self._report(f"{self.name} did not listen within {timeout_s:.0f} s"))
         if not self.url:
             raise ServiceFailed(self._report(f"{self.name} ended before it listened"))
         return self.url
