@@ -49,6 +49,15 @@ def explain(findings: Findings) -> list[str]:
     return lines
 
 
+def explain_noise(noises: Mapping[str, str]) -> list[str]:
+    """Return a paragraph for each side on which a small program printed something of its own accord."""
+    lines: list[str] = []
+    for side, noise in noises.items():
+        lines.append(f"DIFFERENT: on {side} a small program printed, from start to exit:")
+        lines.extend(f"    {line}" for line in noise.splitlines()[-DETAIL_LINES:])
+    return lines
+
+
 def failing_bare(runs: Runs) -> list[str]:
     """Return the tests that fail bare: the machine's or CPython's own trouble, the same on each side."""
     return [
@@ -68,7 +77,6 @@ def as_json(facts: Mapping[str, object], runs: Runs, findings: Findings) -> dict
     """Return everything that was seen, for a program to read."""
     return {
         **facts,
-        "differences": count_differences(findings),
         "modules": {
             module: {
                 "sides": {

@@ -37,6 +37,19 @@ class SideError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Proof:
+    """What a small program showed about a side.
+
+    Attributes:
+        summary: A line that says what was found.
+        noise: What it printed on standard error from start to exit; a healthy process prints nothing.
+    """
+
+    summary: str
+    noise: str
+
+
+@dataclass(frozen=True, slots=True)
 class Side:
     """One way to run a test module.
 
@@ -69,15 +82,12 @@ class Side:
             own["OTEL_METRICS_EXPORTER"] = "conformance_reader"
         return {**kept, **own}
 
-    def check(self, environ: Mapping[str, str], module: str = "") -> str:
+    def check(self, environ: Mapping[str, str], module: str = "") -> Proof:
         """Prove that this side is what it claims to be.
 
         Args:
             environ: The caller's environment.
             module: The test module whose environment to look into; the usual one for "".
-
-        Returns:
-            A line that says what was found.
 
         Raises:
             SideError: It is not; the tests would compare nothing.
@@ -101,15 +111,12 @@ class Side:
             raise SideError(
                 f"{self.name}: a small program did not run (exit {done.returncode}): {done.stderr[-2000:]}"
             ) from None
-        if done.stderr:
-            raise SideError(
-                f"{self.name}: a healthy start prints nothing, this one printed {done.stderr[-2000:]!r}"
-            )
         if problem := self._problem(found, created):
             raise SideError(f"{self.name}: {problem}; found {found}, task counters {created or 'none'}")
         if found["probe_way"] is None:
-            return f"{self.name}: create_task is asyncio's own"
-        return f"{self.name}: {found['probe_way']} probe, {sum(created.values()):g} tasks counted"
+            return Proof(f"{self.name}: create_task is asyncio's own", done.stderr)
+        summary = f"{self.name}: {found['probe_way']} probe, {sum(created.values()):g} tasks counted"
+        return Proof(summary, done.stderr)
 
     def _problem(self, found: Mapping[str, object], created: Mapping[str, float]) -> str | None:
         """Say what contradicts this side's name, None if nothing does."""

@@ -9,6 +9,7 @@ import ctypes
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -33,6 +34,7 @@ CERTIFICATE_VARIABLES = (
 )
 EXIT_CANNOT_ENTER = 126
 
+PR_SET_PDEATHSIG = 1
 CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000
 MS_BIND, MS_REC, MS_PRIVATE = 1 << 12, 1 << 14, 1 << 18
 
@@ -108,12 +110,18 @@ def run_in(root: Path, words: Sequence[str], **options: Any) -> subprocess.Compl
 
 
 def _enter_or_exit(root: Path) -> None:
+    die_with_parent()
     # `subprocess` swallows what preexec_fn raises, and the reason is what the person needs.
     try:
         enter(root)
     except SetupError as error:
         os.write(2, f"pythons: {error}\n".encode())  # the child's own descriptor, whatever sys.stderr is here
         os._exit(EXIT_CANNOT_ENTER)
+
+
+def die_with_parent() -> None:
+    """End this process when its parent ends, so that nobody writes into a root that is being remade."""
+    _libc("prctl", PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def enter(root: Path) -> None:

@@ -23,6 +23,7 @@ from _pythons.root import (
     SYSTEM_PATH,
     SetupError,
     copy_machine_files,
+    die_with_parent,
     read_marker,
     run_in,
     say,
@@ -161,7 +162,14 @@ def _unpack_suite(root: Path, codename: str, mirror: str, environ: Mapping[str, 
         command.append(str(DEBOOTSTRAP_SCRIPTS / "sid"))  # a suite younger than this debootstrap
     log = root.parent / f"debootstrap-{codename}.log"
     with log.open("w") as output:
-        done = subprocess.run(command, env=environment, stdout=output, stderr=subprocess.STDOUT, check=False)
+        done = subprocess.run(
+            command,
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            preexec_fn=die_with_parent,
+            check=False,
+        )
     if done.returncode != 0:
         raise SetupError(f"debootstrap of {codename} failed with {done.returncode}; {_tail(log)}")
 

@@ -335,14 +335,15 @@ class TestScript:
 
     @needs_tests
     def test_a_harmful_instrumentor_is_seen(self, tmp_path: Path) -> None:
-        """One that loses the results of `to_thread`, put beside ours as any package could be."""
+        """One that talks and loses the results of `to_thread`, put beside ours as any package could be."""
         metadata = tmp_path / "harm-1.dist-info"
         metadata.mkdir()
         (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: harm\nVersion: 1\n")
         (metadata / "entry_points.txt").write_text("[opentelemetry_post_instrument]\nharm = harm:harm\n")
         (tmp_path / "harm.py").write_text(
-            "import asyncio\n"
+            "import asyncio, sys\n"
             "def harm():\n"
+            "    print('harmful', file=sys.stderr)\n"
             "    original = asyncio.to_thread\n"
             "    async def to_thread(function, /, *args, **kwargs):\n"
             "        await original(function, *args, **kwargs)\n"
@@ -355,7 +356,10 @@ class TestScript:
             "DIFFERENT: test.test_asyncio.test_threads.ToThreadTests.test_to_thread: "
             "bare pass/pass, pure fail/fail" in different
         )
-        assert "differences" in done.stdout.splitlines()[-1]
+        assert done.stdout.splitlines()[-3:-1] == [
+            "DIFFERENT: on pure a small program printed, from start to exit:",
+            "    harmful",
+        ]
 
     @needs_tests
     def test_an_environment_without_us_compares_nothing(self, tmp_path: Path) -> None:
