@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import http.client
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ from otel_concurrency.console import Receiver, Store
 MAX_REQUEST_BYTES = 100_000
 TRACE_ID = bytes(range(1, 17))
 PROTOBUF = "application/x-protobuf"
+JSON = "application/json"
 
 
 @pytest.fixture
@@ -104,3 +106,36 @@ def trace_request(*spans: Mapping[str, Any], service: str = "shop") -> ExportTra
         }
         of_scope.spans.add(**valid | dict(fields))
     return request
+
+
+GOOD_JSON = {
+    "resourceSpans": [
+        {
+            "scopeSpans": [
+                {
+                    "spans": [
+                        {
+                            "traceId": "5B8EFFF798038103D269B633813FC60C",
+                            "spanId": "eee19b7ec3c1b174",
+                            "name": "from JSON",
+                            "kind": 2,
+                            "startTimeUnixNano": "1544712660000000000",
+                            "endTimeUnixNano": "1544712661000000000",
+                        }
+                    ]
+                }
+            ]
+        }
+    ]
+}
+
+
+def as_json(value: object) -> bytes:
+    """Return a value as a JSON body."""
+    return json.dumps(value).encode()
+
+
+def one_span(**fields: object) -> bytes:
+    """Return `GOOD_JSON` with other fields in its span."""
+    (span,) = GOOD_JSON["resourceSpans"][0]["scopeSpans"][0]["spans"]
+    return as_json({"resourceSpans": [{"scopeSpans": [{"spans": [span | fields]}]}]})
