@@ -312,7 +312,7 @@ class TestRun:
         """An interpreter of the machine, and one in a root."""
         found = THIS if request.param == "machine" else find_root()
         if found is None or (request.param == "machine" and run_script("which", THIS).returncode != 0):
-            pytest.skip("needs an interpreter in the cache and root: scripts/pythons get 3.14")
+            pytest.skip("no interpreter here lives in a root of its own; as root: scripts/pythons get 3.14")
         return found
 
     def test_the_interpreter_runs_in_place(self, version: str, tmp_path: Path) -> None:

@@ -106,5 +106,9 @@ def test_an_environment_without_us_is_refused(upstream_tests: ModuleType, tmp_pa
     """It says what to install; nothing would be compared."""
     from _upstream.sources import UpstreamError
 
-    with pytest.raises(UpstreamError, match=r"has no otel-concurrency.*: install the project"):
-        upstream_tests.compare(sys._base_executable, tmp_path)  # type: ignore[attr-defined]
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\necho \'{"pytest": "9.0", "opentelemetry-sdk": "1.45.1"}\'\n')
+    python.chmod(0o755)
+    missing = "otel-concurrency, opentelemetry-instrumentation"
+    with pytest.raises(UpstreamError, match=f"has no {missing}: install the project"):
+        upstream_tests.compare(str(python), tmp_path)
