@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import platform
 from pathlib import Path
 from typing import Any
 
-from benchmarks import request, tasks
+from benchmarks import report, request, tasks
 from benchmarks.environments import InstallError
 
 
@@ -21,7 +22,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write every value to this file")
     arguments = parser.parse_args()
 
-    data: dict[str, Any] = {}
+    data: dict[str, Any] = {"python": platform.python_version(), "machine": report.machine()}
     code = 0
     if arguments.part != "request":
         text, data["tasks"] = tasks.run(tasks.QUICK if arguments.quick else tasks.FULL)
@@ -31,7 +32,7 @@ def main() -> int:
             text, data["request"] = request.run(request.QUICK if arguments.quick else request.FULL)
         except InstallError as reason:
             text, code = f"## A request\n\nNot measured: {reason}", 1
-        print(f"\n{text}" if data else text, flush=True)
+        print(f"\n{text}" if "tasks" in data else text, flush=True)
     if arguments.json:
         arguments.json.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
     return code

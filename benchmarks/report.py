@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from collections.abc import Sequence
 from importlib import metadata
 
@@ -84,3 +85,8 @@ def mark(value: float, budget: float | None) -> str:
     if budget is None:
         return ""
     return "ok" if value <= budget else "OVER"
+
+
+def progress(message: str) -> None:
+    """Tell whoever waits what is going on, beside the report."""
+    print(message, file=sys.stderr, flush=True)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -136,15 +135,19 @@ def readings(effort: Effort, rate: float, variants: Sequence[str], extra: Mappin
     with running_sink() as sink_port:
         bench = Bench(bin_folders, sink_port, extra)
         if not rate:
-            progress("request: finding a rate that all variants sustain")
+            report.progress("request: finding a rate that all variants sustain")
             probe = Effort(rounds=1, warm_up_s=1.0, closed_s=2.0, open_s=0.0)
             slowest = min(turn(variant, probe, bench, 0.0).rate for variant in variants)
             rate = round(RATE_SHARE * slowest, -1)
         for number in range(effort.rounds):
-            progress(f"request: round {number + 1} of {effort.rounds}, open loop at {rate:.0f} requests/s")
+            report.progress(
+                f"request: round {number + 1} of {effort.rounds}, open loop at {rate:.0f} requests/s"
+            )
             for variant in variants:
                 taken.append(turn(variant, effort, bench, rate))
-                progress(f"request: {variant} {taken[-1].cpu_us:.0f} µs, p99 {taken[-1].p99_ms:.2f} ms")
+                report.progress(
+                    f"request: {variant} {taken[-1].cpu_us:.0f} µs, p99 {taken[-1].p99_ms:.2f} ms"
+                )
     return taken
 
 
@@ -241,11 +244,6 @@ def verdicts(summaries: Sequence[Summary]) -> str:
     return "\n".join(f"- {claim}: {report.mark(value, budget)}" for claim, value, budget in claims)
 
 
-def progress(message: str) -> None:
-    """Tell whoever waits what is going on, beside the report."""
-    print(message, file=sys.stderr, flush=True)
-
-
 def run(
     effort: Effort, rate: float = 0.0, extra: Mapping[str, str] | None = None
 ) -> tuple[str, dict[str, Any]]:
@@ -260,7 +258,7 @@ def run(
         verdicts(summaries),
     )
     text = "\n\n".join(parts)
-    return text, {"machine": report.machine(), "readings": [asdict(reading) for reading in taken]}
+    return text, {"readings": [asdict(reading) for reading in taken]}
 
 
 def main() -> None:

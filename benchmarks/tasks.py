@@ -108,7 +108,7 @@ def timings(effort: Effort) -> list[Timing]:
     cells = [(loop, kind, variant) for loop in loops for kind in ("task", "step") for variant in variants]
     values: dict[tuple[str, str, str], list[float]] = {cell: [] for cell in cells}
     for number in range(effort.rounds):
-        progress(f"tasks: round {number + 1} of {effort.rounds}, {len(cells)} processes")
+        report.progress(f"tasks: round {number + 1} of {effort.rounds}, {len(cells)} processes")
         for cell in cells:
             loop, kind, variant = cell
             values[cell].append(measured(variant, loop, kind, "--seconds", str(effort.seconds))["value"])
@@ -151,7 +151,7 @@ def timing_table(rows: Sequence[Timing], kind: str) -> str:
 def memory(effort: Effort) -> dict[str, Any]:
     """Measure what live tasks cost and whether short ones leave anything, each in a process of its own."""
     variants = [key for key in MEMORY_VARIANTS if VARIANTS[key].is_available()]
-    progress(f"tasks: memory of {LIVE_TASKS:,} live and {effort.flat_tasks:,} short tasks")
+    report.progress(f"tasks: memory of {LIVE_TASKS:,} live and {effort.flat_tasks:,} short tasks")
     live = {
         key: measured(key, "asyncio", "live", "--count", str(LIVE_TASKS))["value"]
         for key in (BARE, *variants)
@@ -197,11 +197,6 @@ def memory_table(found: dict[str, Any]) -> str:
     )
 
 
-def progress(message: str) -> None:
-    """Tell whoever waits what is going on, beside the report."""
-    print(message, file=sys.stderr, flush=True)
-
-
 def run(effort: Effort) -> tuple[str, dict[str, Any]]:
     """Measure everything; return the report and the same as data."""
     rows = timings(effort)
@@ -217,7 +212,6 @@ def run(effort: Effort) -> tuple[str, dict[str, Any]]:
         )
     )
     data = {
-        "machine": report.machine(),
         "timings": [
             {
                 "loop": row.loop,
