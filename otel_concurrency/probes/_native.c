@@ -17,11 +17,6 @@
 struct TaskProbe;
 static PyObject *probe_name_cr_code(struct TaskProbe *probe);
 
-typedef struct {
-    PyObject *context; /* borrowed */
-    PyObject *entry;   /* strong; NULL: a free place */
-} MapPlace;
-
 typedef struct ModuleState {
     PyTypeObject *probe_type;
     PyTypeObject *proxy_type;
@@ -45,7 +40,7 @@ typedef struct ModuleState {
     PyObject *name_exception;
     PyObject *name_fut_waiter;
     PyInterpreterState *interpreter;
-    MapPlace *map;
+    PyObject **map; /* entries, strong, placed by the address of their context; NULL: a free place */
     size_t map_mask;
     size_t map_used;
     size_t entry_offset;
@@ -535,11 +530,9 @@ module_free(void *module)
     Py_CLEAR(state->name_exception);
     Py_CLEAR(state->name_fut_waiter);
     for (size_t i = 0; state->map != NULL && i <= state->map_mask; i++) {
-        if (state->map[i].entry != NULL) {
-            Py_CLEAR(state->map[i].entry);
-        }
+        Py_CLEAR(state->map[i]);
     }
-    PyMem_Free(state->map);
+    map_free(state->map, state->map_mask + 1);
     state->map = NULL;
 #endif
 }

@@ -42,7 +42,6 @@ typedef struct Live {
     struct Live *newer;
     Row *row;
     int64_t created_ns;
-    int64_t busy_ns;
     uint32_t steps;
     uint8_t loop;  /* index into TaskProbe.loops */
     uint8_t state; /* State */
@@ -483,7 +482,6 @@ static inline void
 live_end_step(Live *live, int64_t began_ns, int64_t now_ns, State state, PyObject *context)
 {
     int64_t busy_ns = now_ns - began_ns;
-    live->busy_ns += busy_ns;
     live->row->busy_ns += busy_ns;
     live_set_state(live, state);
     row_observe(live->row, &live->row->step_durations, busy_ns, context);

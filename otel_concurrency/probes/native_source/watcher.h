@@ -51,43 +51,63 @@ map_find(ModuleState *state, PyObject *context)
     }
     size_t place = map_home(state, context);
     PyObject *entry;
-    while ((entry = state->map[place].entry) != NULL) {
-        if (state->map[place].context == context) {
-            return entry;
-        }
+    while ((entry = state->map[place]) != NULL && context_of(state, entry) != context) {
         place = (place + 1) & state->map_mask;
     }
-    return NULL;
+    return entry;
 }
 
 static void
-map_place(ModuleState *state, PyObject *context, PyObject *entry)
+map_place(ModuleState *state, PyObject *entry)
 {
-    size_t place = map_home(state, context);
-    while (state->map[place].entry != NULL) {
+    size_t place = map_home(state, context_of(state, entry));
+    while (state->map[place] != NULL) {
         place = (place + 1) & state->map_mask;
     }
-    state->map[place].context = context;
-    state->map[place].entry = entry;
+    state->map[place] = entry;
+}
+
+/* Straight from the interpreter's arena allocator, whole pages: what a map grows out of goes back to the system, and does
+   not stay in the heap as a hole that nothing fits. */
+static PyObject **
+map_memory(size_t size)
+{
+    PyObjectArenaAllocator arenas;
+    PyObject_GetArenaAllocator(&arenas);
+    PyObject **map = arenas.alloc(arenas.ctx, size * sizeof(PyObject *));
+    if (map != NULL) {
+        memset(map, 0, size * sizeof(PyObject *));
+    }
+    return map;
+}
+
+static void
+map_free(PyObject **map, size_t size)
+{
+    PyObjectArenaAllocator arenas;
+    PyObject_GetArenaAllocator(&arenas);
+    if (map != NULL) {
+        arenas.free(arenas.ctx, map, size * sizeof(PyObject *));
+    }
 }
 
 static int
 map_resize(ModuleState *state, size_t size)
 {
-    MapPlace *before = state->map;
+    PyObject **before = state->map;
     size_t before_size = before != NULL ? state->map_mask + 1 : 0;
-    MapPlace *map = PyMem_Calloc(size, sizeof(MapPlace));
+    PyObject **map = map_memory(size);
     if (map == NULL) {
         return -1;
     }
     state->map = map;
     state->map_mask = size - 1;
     for (size_t i = 0; i < before_size; i++) {
-        if (before[i].entry != NULL) {
-            map_place(state, before[i].context, before[i].entry);
+        if (before[i] != NULL) {
+            map_place(state, before[i]);
         }
     }
-    PyMem_Free(before);
+    map_free(before, before_size);
     return 0;
 }
 
@@ -95,14 +115,14 @@ map_resize(ModuleState *state, size_t size)
 static int
 map_add(ModuleState *state, PyObject *context, PyObject *entry)
 {
-    /* Above 7/8 full the map doubles: 16 bytes a place are 18 to 36 a task. */
-    if (state->map == NULL || state->map_used + state->map_used / 7 >= state->map_mask) {
-        if (map_resize(state, state->map == NULL ? 256 : (state->map_mask + 1) * 2) < 0) {
+    /* Above 3/4 full the map doubles: 8 bytes a place are 11 to 21 a task. */
+    if (state->map == NULL || state->map_used + state->map_used / 3 >= state->map_mask) {
+        if (map_resize(state, state->map == NULL ? 512 : (state->map_mask + 1) * 2) < 0) {
             return -1;
         }
     }
-    map_place(state, context, entry);
     entry_data(state, entry)->context = context;
+    map_place(state, entry);
     state->map_used++;
     return 0;
 }
@@ -111,31 +131,25 @@ map_add(ModuleState *state, PyObject *context, PyObject *entry)
 static PyObject *
 map_take(ModuleState *state, PyObject *context)
 {
-    if (state->map_used == 0) {
+    PyObject *entry = map_find(state, context);
+    if (entry == NULL) {
         return NULL;
     }
-    size_t place = map_home(state, context);
-    while (state->map[place].context != context || state->map[place].entry == NULL) {
-        if (state->map[place].entry == NULL) {
-            return NULL;
-        }
-        place = (place + 1) & state->map_mask;
+    size_t hole = map_home(state, context);
+    while (state->map[hole] != entry) {
+        hole = (hole + 1) & state->map_mask;
     }
-    PyObject *entry = state->map[place].entry;
-    size_t hole = place;
-    for (size_t next = (hole + 1) & state->map_mask; state->map[next].entry != NULL;
-         next = (next + 1) & state->map_mask) {
-        size_t home = map_home(state, state->map[next].context);
+    for (size_t next = (hole + 1) & state->map_mask; state->map[next] != NULL; next = (next + 1) & state->map_mask) {
+        size_t home = map_home(state, context_of(state, state->map[next]));
         if (((next - home) & state->map_mask) >= ((next - hole) & state->map_mask)) {
             state->map[hole] = state->map[next];
             hole = next;
         }
     }
-    state->map[hole].entry = NULL;
-    state->map[hole].context = NULL;
+    state->map[hole] = NULL;
     state->map_used--;
     entry_data(state, entry)->context = NULL;
-    if (state->map_mask >= 1024 && state->map_used * 8 < state->map_mask) {
+    if (state->map_mask >= 2048 && state->map_used * 8 < state->map_mask) {
         (void)map_resize(state, (state->map_mask + 1) / 4); /* without memory it stays large */
     }
     return entry;
