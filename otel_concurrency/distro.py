@@ -24,7 +24,7 @@ from opentelemetry.sdk.environment_variables import OTEL_CONFIG_FILE, OTEL_SDK_D
 from otel_concurrency.config import Config
 from otel_concurrency.defaults import default_variables
 from otel_concurrency.hooks.export_failures import ExportFailures
-from otel_concurrency.signals import providers
+from otel_concurrency.signals import exporting, providers
 from otel_concurrency.signals.logs import IdentityLogRecordProcessor
 
 STANDS_IN = {  # upstream's instrumentor: ours, which loads in its place
@@ -205,6 +205,8 @@ class ConcurrencyConfigurator(_OTelSDKConfigurator):
             if distro.config.log_identity:
                 processors = kwargs.get("log_record_processors", ())
                 kwargs["log_record_processors"] = [IdentityLogRecordProcessor(), *processors]
+            kwargs.setdefault("export_span_processor", exporting.span_processor)
+            kwargs.setdefault("export_log_record_processor", exporting.log_record_processor)
             super()._configure(**kwargs)  # type: ignore[no-untyped-call]
         if distro.is_active:
             providers.join(log_identity=distro.config.log_identity)

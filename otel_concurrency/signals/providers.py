@@ -15,10 +15,13 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import get_tracer_provider
 
+from otel_concurrency.signals.exporting import SpanEncoding
 from otel_concurrency.signals.logs import IdentityLogRecordProcessor
 from otel_concurrency.signals.producer import default_producer
 
 _Processors = tuple[LogRecordProcessor, ...]
+
+_span_encoding = SpanEncoding()
 
 
 def are_set() -> bool:
@@ -31,8 +34,12 @@ def are_set() -> bool:
 
 
 def join(*, log_identity: bool) -> None:
-    """Give the global providers our metrics and, unless they have it, the identity of log records."""
+    """Give the global providers our metrics and, unless they have it, the identity of log records.
+
+    The OTLP exporters that are loaded by now get our span encoder.
+    """
     default_producer().attach(get_meter_provider())
+    _span_encoding.install()
     provider = get_logger_provider()
     if (
         log_identity
@@ -45,8 +52,9 @@ def join(*, log_identity: bool) -> None:
 
 
 def leave() -> None:
-    """Take both out again."""
+    """Take all of it out again."""
     default_producer().detach()
+    _span_encoding.remove()
     provider = get_logger_provider()
     if isinstance(provider, LoggerProvider):
         _set_processors(provider, _others(_processors(provider)))

@@ -1,0 +1,103 @@
+"""Batches leave politely, in the words of upstream's encoder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+from opentelemetry.exporter.otlp.proto.grpc import trace_exporter as grpc_exporter
+from opentelemetry.exporter.otlp.proto.http import trace_exporter as http_exporter
+from opentelemetry.sdk._logs.export import BatchLogRecordProcessor, InMemoryLogRecordExporter
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor, SpanExportResult
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from otel_concurrency.signals import exporting, span_encoding
+from otel_concurrency.signals.exporting import ITEMS_AT_ONCE, PoliteBatch, SpanEncoding
+
+
+@pytest.fixture
+def encoding() -> Iterator[SpanEncoding]:
+    encoding = SpanEncoding()
+    yield encoding
+    encoding.remove()
+    assert http_exporter.encode_spans is encode_spans
+    assert grpc_exporter.encode_spans is encode_spans
+
+
+def made(count: int) -> list[ReadableSpan]:
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    tracer = provider.get_tracer("scope")
+    for number in range(count):
+        tracer.start_span(f"span {number}", attributes={"number": number}).end()
+    return list(exporter.get_finished_spans())
+
+
+def test_a_polite_batch_is_its_list_and_offers_the_gil(monkeypatch: pytest.MonkeyPatch) -> None:
+    offered: list[float] = []
+    monkeypatch.setattr(time, "sleep", offered.append)
+    items = list(range(3 * ITEMS_AT_ONCE + 1))
+    batch = PoliteBatch(items)
+    assert (list(iter(batch)), len(batch), batch[-1], batch == items) == (items, len(items), items[-1], True)
+    assert offered == [0] * 3
+
+
+def test_every_span_and_log_record_reaches_the_exporter(monkeypatch: pytest.MonkeyPatch) -> None:
+    spans = InMemorySpanExporter()
+    received: list[type] = []
+    export = spans.export
+
+    def seen(batch: Any) -> SpanExportResult:
+        received.append(type(batch))
+        return export(batch)
+
+    monkeypatch.setattr(spans, "export", seen)
+    processor = exporting.span_processor(spans)
+    assert type(processor) is BatchSpanProcessor
+    provider = TracerProvider()
+    provider.add_span_processor(processor)
+    for number in range(30):
+        provider.get_tracer("scope").start_span(str(number)).end()
+    provider.shutdown()
+    assert [span.name for span in spans.get_finished_spans()] == [str(number) for number in range(30)]
+    assert set(received) == {PoliteBatch}
+
+    records = exporting.log_record_processor(InMemoryLogRecordExporter())
+    assert type(records) is BatchLogRecordProcessor
+    records.shutdown()
+
+
+def test_both_exporters_get_our_encoder_and_upstreams_back(encoding: SpanEncoding) -> None:
+    spans = made(5)
+    encoding.install()
+    encoding.install()
+    kept = http_exporter.encode_spans
+    assert kept is not encode_spans
+    assert grpc_exporter.encode_spans not in (encode_spans, kept)
+    assert kept(PoliteBatch(spans)) == encode_spans(spans)
+    encoding.remove()
+    assert http_exporter.encode_spans is encode_spans
+    assert kept(spans) == encode_spans(spans)
+
+
+def test_trouble_of_ours_loses_no_span(
+    encoding: SpanEncoding, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The batch goes through upstream's encoder, and so do all that follow; said once."""
+
+    def fails(self: object, spans: object) -> bytes:
+        raise LookupError("ours")
+
+    spans = made(3)
+    monkeypatch.setattr(span_encoding.SpanEncoder, "encode", fails)
+    encoding.install()
+    for _ in range(3):
+        assert http_exporter.encode_spans(spans) == encode_spans(spans)
+    assert [record.getMessage() for record in caplog.records] == [
+        "Spans go through upstream's encoder from now on"
+    ]
