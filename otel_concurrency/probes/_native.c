@@ -22,6 +22,8 @@ typedef struct ModuleState {
     PyTypeObject *proxy_type;
     PyObject *slot_key;
     struct ThreadSlot *threads;
+    struct Proxy *free_proxies;
+    int free_proxy_count;
     PyObject *name_cr_code;
     PyObject *name_cr_frame;
     PyObject *name_send;
@@ -515,6 +517,7 @@ module_free(void *module)
     }
     module_clear((PyObject *)module);
     threads_leave(state);
+    proxies_free_all(state);
     Py_CLEAR(state->slot_key);
     Py_CLEAR(state->name_cr_code);
     Py_CLEAR(state->name_cr_frame);
