@@ -1,4 +1,4 @@
-"""The one thing pyproject.toml cannot say: a C extension that may fail to build.
+"""What pyproject.toml cannot say: a C extension that may fail to build, and the shop that goes into a wheel.
 
 Without a compiler, on PyPy and on free-threaded builds the pure twin serves
 (`otel_concurrency/probes/pure.py`).
@@ -12,6 +12,17 @@ import sysconfig
 from glob import glob
 
 from setuptools import Extension, setup
+from setuptools.command.build_py import build_py
+
+
+class BuildWithShop(build_py):
+    """Puts the shop beside the package, where `otel-concurrency demo` looks for it first."""
+
+    def run(self) -> None:
+        super().run()
+        if not self.editable_mode:
+            self.copy_tree("examples/shop", f"{self.build_lib}/otel_concurrency/examples/shop")
+
 
 native_can_serve = (
     platform.python_implementation() == "CPython"
@@ -27,4 +38,4 @@ extension = Extension(
     if os.name == "nt"
     else ["-O2", "-fno-plt", "-std=c11", "-Wall", "-Wextra", "-Wno-unused-parameter"],
 )
-setup(ext_modules=[extension] if native_can_serve else [])
+setup(ext_modules=[extension] if native_can_serve else [], cmdclass={"build_py": BuildWithShop})
