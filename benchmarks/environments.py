@@ -98,7 +98,8 @@ def source_files() -> list[Path]:
     """Return what our package is built from."""
     package = sorted(
         path
-        for path in (ROOT / "otel_concurrency").rglob("*")
+        for folder in ("otel_concurrency", "examples")
+        for path in (ROOT / folder).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts and path.suffix not in (".so", ".pyc")
     )
     return [ROOT / "pyproject.toml", ROOT / "setup.py", ROOT / "README.md", *package]
