@@ -14,6 +14,8 @@
 #define WATCH_CONTEXTS
 #endif
 
+#include "native_source/clock.h"
+
 struct TaskProbe;
 static PyObject *probe_name_cr_code(struct TaskProbe *probe);
 
@@ -21,6 +23,7 @@ typedef struct ModuleState {
     PyTypeObject *probe_type;
     PyTypeObject *proxy_type;
     PyObject *slot_key;
+    Clock clock;
     struct ThreadSlot *threads;
     struct Proxy *free_proxies;
     int free_proxy_count;
@@ -50,7 +53,6 @@ typedef struct ModuleState {
 #endif
 } ModuleState;
 
-#include "native_source/clock.h"
 #include "native_source/histogram.h"
 #include "native_source/rows.h"
 #include "native_source/threads.h"
@@ -109,7 +111,7 @@ probe_create_task(TaskProbe *probe, PyObject *const *arguments, Py_ssize_t count
     if (PyCoro_CheckExact(arguments[2])) {
         return create_task_with_proxy(probe, arguments, (size_t)count, keywords);
     }
-    int64_t created_ns = monotonic_ns();
+    int64_t created_ns = system_monotonic_ns(); /* the twin's clock */
     PyObject *task = PyObject_Vectorcall(arguments[0], arguments + 1, count - 1, keywords);
     if (task != NULL && !Py_IS_TYPE(arguments[2], probe->state->proxy_type)) { /* a proxy counts for itself */
         probe_count_foreign(probe, arguments[1], arguments[2], task, created_ns);
@@ -126,6 +128,7 @@ static PyObject *
 probe_read_rows(TaskProbe *probe, PyObject *Py_UNUSED(ignored))
 {
     PyObject *result = PyList_New(0);
+    clock_adjust(&probe->state->clock);
     for (Py_ssize_t i = 0; result != NULL && i < probe->row_count; i++) {
         Row *row = probe->rows[i];
         PyObject *histograms[ROW_HISTOGRAMS] = {NULL};
@@ -162,7 +165,7 @@ static PyObject *
 probe_read_loops(TaskProbe *probe, PyObject *Py_UNUSED(ignored))
 {
     PyObject *result = PyList_New(0);
-    int64_t now_ns = monotonic_ns();
+    int64_t now_ns = monotonic_ns(&probe->state->clock);
     for (int i = 0; result != NULL && i <= MAX_LOOPS; i++) {
         Loop *loop = &probe->loops[i];
         if (i < MAX_LOOPS ? loop_is_free(loop) : loop->oldest == NULL) {
@@ -413,7 +416,19 @@ module_bucket_position(PyObject *Py_UNUSED(module), PyObject *argument)
     return PyLong_FromLong(bucket_position(&table, ns));
 }
 
+PyDoc_STRVAR(monotonic_ns_doc,
+"monotonic_ns()\n--\n\n"
+"Return the probes' clock, ns since some moment: only differences mean something.");
+
+static PyObject *
+module_monotonic_ns(PyObject *module, PyObject *Py_UNUSED(ignored))
+{
+    ModuleState *state = PyModule_GetState(module);
+    return PyLong_FromLongLong(monotonic_ns(&state->clock));
+}
+
 static PyMethodDef module_methods[] = {
+    {"monotonic_ns", module_monotonic_ns, METH_NOARGS, monotonic_ns_doc},
     {"bucket_position", module_bucket_position, METH_O, bucket_position_doc},
     {NULL, NULL, 0, NULL},
 };
@@ -436,6 +451,7 @@ module_exec(PyObject *module)
         {&state->name_exception, "_exception"},   {&state->name_fut_waiter, "_fut_waiter"},
 #endif
     };
+    clock_init(&state->clock);
     for (size_t i = 0; i < Py_ARRAY_LENGTH(names); i++) {
         *names[i].place = PyUnicode_InternFromString(names[i].text);
         if (*names[i].place == NULL) {

@@ -6,6 +6,7 @@ from typing import Any
 WAY: str
 
 def bucket_position(ns: int, /) -> int: ...
+def monotonic_ns() -> int: ...
 
 class TaskProbe:
     def __init__(

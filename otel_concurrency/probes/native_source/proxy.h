@@ -73,7 +73,7 @@ proxy_new(TaskProbe *probe, PyObject *loop, PyObject *coroutine)
     proxy->live.row = row_of(probe, coroutine);
     proxy->live.loop = loop_index(probe, loop);
     Py_INCREF(probe); /* the row is the probe's */
-    proxy->live.created_ns = monotonic_ns();
+    proxy->live.created_ns = monotonic_ns(&probe->state->clock);
     PyObject_GC_Track(proxy);
     return (PyObject *)proxy;
 }
@@ -186,7 +186,7 @@ proxy_step(Proxy *proxy, PyObject *argument, PyObject *const *error, Py_ssize_t 
     if (observed) {
         slot = thread_slot(live->row->probe->state);
         step.row = live->row;
-        step.began_ns = monotonic_ns();
+        step.began_ns = monotonic_ns(&live->row->probe->state->clock);
         if (slot != NULL) {
             step.outer = slot->innermost;
             slot->innermost = &step;
@@ -210,7 +210,7 @@ proxy_step(Proxy *proxy, PyObject *argument, PyObject *const *error, Py_ssize_t 
         outcome = *result != NULL ? PYGEN_NEXT : PYGEN_ERROR;
     }
     if (observed) {
-        int64_t now_ns = monotonic_ns();
+        int64_t now_ns = monotonic_ns(&live->row->probe->state->clock);
         if (slot != NULL) {
             slot->innermost = step.outer;
         }

@@ -149,7 +149,7 @@ threads_running(ModuleState *state)
     if (result == NULL) {
         return NULL;
     }
-    int64_t now_ns = monotonic_ns();
+    int64_t now_ns = monotonic_ns(&state->clock);
     Py_ssize_t count = 0;
     for (ThreadSlot *slot = state->threads; slot != NULL; slot = slot->next) {
         count++;

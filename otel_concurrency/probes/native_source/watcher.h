@@ -266,7 +266,7 @@ begin_frame(ThreadSlot *slot, PyObject *entry, PyObject *outer_context)
     frame->outer_context = outer_context;
     frame->step.row = live->row;
     frame->step.outer = slot->innermost;
-    frame->step.began_ns = monotonic_ns();
+    frame->step.began_ns = monotonic_ns(&slot->state->clock);
     slot->innermost = &frame->step;
     live_set_state(live, RUNNING);
 }
@@ -276,7 +276,7 @@ static void
 end_frame(ThreadSlot *slot)
 {
     ModuleState *state = slot->state;
-    int64_t now_ns = monotonic_ns();
+    int64_t now_ns = monotonic_ns(&state->clock);
     Frame *frame = &slot->frames[--slot->depth];
     PyObject *entry = frame->entry;
     int64_t began_ns = frame->step.began_ns;
@@ -317,10 +317,10 @@ context_switched(PyContextEvent event, PyObject *object)
     if (creation != NULL && creation->ended_ns == 0) {
         if (creation->began_ns == 0) {
             creation->outer_context = before;
-            creation->began_ns = monotonic_ns();
+            creation->began_ns = monotonic_ns(&state->clock);
         }
         else if (context == creation->outer_context) {
-            creation->ended_ns = monotonic_ns();
+            creation->ended_ns = monotonic_ns(&state->clock);
         }
     }
     if (slot->depth > 0) {
@@ -380,7 +380,7 @@ follow(TaskProbe *probe, PyObject *loop, Row *row, PyObject *task, int64_t creat
     Py_INCREF(probe); /* the row is the probe's; given back when the task ends */
     live_count(&data->live);
     if (creation->began_ns != 0) { /* eager: its first step lies behind it */
-        int64_t ended_ns = creation->ended_ns != 0 ? creation->ended_ns : monotonic_ns();
+        int64_t ended_ns = creation->ended_ns != 0 ? creation->ended_ns : monotonic_ns(&state->clock);
         live_begin_step(&data->live, creation->began_ns, context);
         live_end_step(&data->live, creation->began_ns, ended_ns, WAITING, context);
         Py_INCREF(entry);
@@ -422,7 +422,7 @@ create_task_with_watcher(TaskProbe *probe, PyObject *const *arguments, size_t co
     Row *row = row_of(probe, arguments[2]); /* before: an eager task may be done after, and its frame gone */
     Creation creation = {.outer = slot->creation};
     slot->creation = &creation;
-    int64_t created_ns = monotonic_ns();
+    int64_t created_ns = monotonic_ns(&state->clock);
     PyObject *task = PyObject_Vectorcall(arguments[0], arguments + 1, count - 1, keywords);
     slot->creation = creation.outer;
     if (slot->depth == 0) {
@@ -435,7 +435,8 @@ create_task_with_watcher(TaskProbe *probe, PyObject *const *arguments, size_t co
         return task; /* a loop's create_task that calls another's: followed already */
     }
     if (!follow(probe, arguments[1], row, task, created_ns, &creation)) {
-        probe_count_foreign(probe, arguments[1], arguments[2], task, created_ns);
+        int64_t age_ns = monotonic_ns(&state->clock) - created_ns; /* the twin has a clock of its own */
+        probe_count_foreign(probe, arguments[1], arguments[2], task, system_monotonic_ns() - age_ns);
     }
     return task;
 }
