@@ -12,7 +12,7 @@ from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
 
 from otel_concurrency.config import Config, TaskOptions
 from otel_concurrency.hooks.tasks import TaskHook
-from otel_concurrency.probes.tasks import make_task_probe
+from otel_concurrency.probes.choice import make_task_probe
 from otel_concurrency.signals.producer import default_producer
 from otel_concurrency.signals.task_metrics import TaskMetrics
 

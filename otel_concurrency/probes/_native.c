@@ -55,6 +55,7 @@ typedef struct ModuleState {
 
 #include "native_source/histogram.h"
 #include "native_source/rows.h"
+#include "native_source/tasks.h"
 #include "native_source/threads.h"
 
 static PyObject *

@@ -1,9 +1,8 @@
-"""What a task probe keeps: a row per coroutine function, a row per event loop; which probe serves here."""
+"""What a task probe keeps, a row per coroutine function and a row per event loop, and what it offers."""
 
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -118,35 +117,6 @@ class TaskProbe(Protocol):
     def untracked(self) -> int:
         """Count those of them that are not done."""
         ...
-
-
-def make_task_probe(
-    *,
-    native: bool = True,
-    max_coroutines: int = 200,
-    max_error_types: int = 50,
-    origin: contextvars.ContextVar[Any] | None = None,
-) -> TaskProbe:
-    """Return the native probe where it is built and wanted, else the pure twin.
-
-    Args:
-        native: Whether the native probe may serve.
-        max_coroutines: Rows kept; the tasks of further coroutine functions share the row `_other`.
-        max_error_types: Exception type names kept over all rows, then `_other`.
-        origin: Context variable whose value exemplars keep.
-    """
-    if native:
-        try:
-            from otel_concurrency.probes.native import NativeTaskProbe
-        except ImportError:  # not built: no compiler, PyPy, a free-threaded interpreter
-            pass
-        else:
-            return NativeTaskProbe(
-                max_coroutines=max_coroutines, max_error_types=max_error_types, origin=origin
-            )
-    from otel_concurrency.probes.pure import PureTaskProbe
-
-    return PureTaskProbe(max_coroutines=max_coroutines, max_error_types=max_error_types, origin=origin)
 
 
 def merge_rows(rows: Iterable[TaskRow]) -> list[TaskRow]:

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from otel_concurrency.probes.tasks import make_task_probe
+from otel_concurrency.probes.choice import make_task_probe
 
 _native = pytest.importorskip("otel_concurrency.probes._native", reason="not built here")
 

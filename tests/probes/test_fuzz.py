@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from otel_concurrency.hooks.tasks import TaskHook
-from otel_concurrency.probes.tasks import make_task_probe
+from otel_concurrency.probes.choice import make_task_probe
 
 SEEDS = int(os.environ.get("OTEL_CONCURRENCY_FUZZ_SEEDS", "40"))
 LIMIT = 60

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from otel_concurrency.hooks.tasks import TaskHook
-from otel_concurrency.probes.tasks import TaskProbe, make_task_probe
+from otel_concurrency.probes.choice import make_task_probe
+from otel_concurrency.probes.tasks import TaskProbe
 
 ROUNDS = 200
 """A leak of one block a round would show as this many; caches that fill up once show as a handful."""

@@ -1,0 +1,36 @@
+"""Which task probe serves here."""
+
+from __future__ import annotations
+
+import contextvars
+from typing import Any
+
+from otel_concurrency.probes.pure import PureTaskProbe
+from otel_concurrency.probes.tasks import TaskProbe
+
+
+def make_task_probe(
+    *,
+    native: bool = True,
+    max_coroutines: int = 200,
+    max_error_types: int = 50,
+    origin: contextvars.ContextVar[Any] | None = None,
+) -> TaskProbe:
+    """Return the native probe where it is built and wanted, else the pure twin.
+
+    Args:
+        native: Whether the native probe may serve.
+        max_coroutines: Rows kept; the tasks of further coroutine functions share the row `_other`.
+        max_error_types: Exception type names kept over all rows, then `_other`.
+        origin: Context variable whose value exemplars keep.
+    """
+    if native:
+        try:
+            from otel_concurrency.probes.native import NativeTaskProbe
+        except ImportError:  # not built: no compiler, PyPy, a free-threaded interpreter
+            pass
+        else:
+            return NativeTaskProbe(
+                max_coroutines=max_coroutines, max_error_types=max_error_types, origin=origin
+            )
+    return PureTaskProbe(max_coroutines=max_coroutines, max_error_types=max_error_types, origin=origin)

@@ -1,0 +1,219 @@
+/* The live tasks of each loop, and what a step and an end add to the rows. */
+
+#ifndef OTEL_CONCURRENCY_TASKS_H
+#define OTEL_CONCURRENCY_TASKS_H
+
+/* --- loops --- */
+
+static PyObject *
+reference_target(PyObject *reference)
+{
+#if PY_VERSION_HEX >= 0x030D0000
+    PyObject *target = NULL;
+    if (PyWeakref_GetRef(reference, &target) < 0) {
+        PyErr_Clear();
+    }
+    Py_XDECREF(target); /* only compared, never used */
+    return target;
+#else
+    PyObject *target = PyWeakref_GET_OBJECT(reference);
+    return target == Py_None ? NULL : target;
+#endif
+}
+
+static const char *
+loop_type(PyObject *loop)
+{
+    /* The class, or the nearest base that says where it comes from: uvicorn and tests subclass loops. */
+    PyObject *mro = Py_TYPE(loop)->tp_mro;
+    for (Py_ssize_t i = 0; mro != NULL && i < PyTuple_GET_SIZE(mro); i++) {
+        PyObject *module = PyObject_GetAttrString(PyTuple_GET_ITEM(mro, i), "__module__");
+        const char *text = module != NULL && PyUnicode_Check(module) ? PyUnicode_AsUTF8(module) : NULL;
+        const char *type = NULL;
+        if (text != NULL) {
+            type = strcmp(text, "uvloop") == 0 || strncmp(text, "uvloop.", 7) == 0       ? "uvloop"
+                   : strcmp(text, "winloop") == 0 || strncmp(text, "winloop.", 8) == 0 ? "winloop"
+                   : strcmp(text, "asyncio.selector_events") == 0                      ? "selector"
+                   : strcmp(text, "asyncio.proactor_events") == 0                      ? "proactor"
+                                                                                       : NULL;
+        }
+        Py_XDECREF(module);
+        PyErr_Clear();
+        if (type != NULL) {
+            return type;
+        }
+    }
+    return "other";
+}
+
+static int
+loop_is_free(Loop *row)
+{
+    return row->reference == NULL || (row->oldest == NULL && reference_target(row->reference) == NULL);
+}
+
+static uint8_t
+loop_index(TaskProbe *probe, PyObject *loop)
+{
+    for (int i = 0; i < MAX_LOOPS; i++) {
+        Loop *row = &probe->loops[i];
+        if (row->loop == loop && row->reference != NULL && reference_target(row->reference) == loop) {
+            return (uint8_t)i;
+        }
+    }
+    PyObject *reference = PyWeakref_NewRef(loop, NULL);
+    if (reference == NULL) {
+        PyErr_Clear();
+        return MAX_LOOPS;
+    }
+    const char *type = loop_type(loop);
+    for (int i = 0; i < MAX_LOOPS; i++) {
+        Loop *row = &probe->loops[i];
+        if (loop_is_free(row)) {
+            PyObject *before = row->reference;
+            row->reference = reference;
+            row->loop = loop;
+            row->type = type;
+            Py_XDECREF(before);
+            return (uint8_t)i;
+        }
+    }
+    Py_DECREF(reference);
+    return MAX_LOOPS;
+}
+
+/* --- tasks --- */
+
+static inline void
+live_set_state(Live *live, State state)
+{
+    Loop *loop = &live->row->probe->loops[live->loop];
+    loop->states[live->state]--;
+    loop->states[state]++;
+    live->state = (uint8_t)state;
+}
+
+/* A task exists: count it, and list it as the newest of its loop. */
+static void
+live_count(Live *live)
+{
+    Loop *loop = &live->row->probe->loops[live->loop];
+    live->counted = 1;
+    live->row->created++;
+    loop->states[live->state]++;
+    live->newer = NULL;
+    live->older = loop->newest;
+    if (loop->newest != NULL) {
+        loop->newest->newer = live;
+    }
+    else {
+        loop->oldest = live;
+    }
+    loop->newest = live;
+}
+
+static void
+live_unlist(Live *live)
+{
+    Loop *loop = &live->row->probe->loops[live->loop];
+    loop->states[live->state]--;
+    if (live->older != NULL) {
+        live->older->newer = live->newer;
+    }
+    else {
+        loop->oldest = live->newer;
+    }
+    if (live->newer != NULL) {
+        live->newer->older = live->older;
+    }
+    else {
+        loop->newest = live->older;
+    }
+    live->older = live->newer = NULL;
+}
+
+/* Keep an exemplar for what `histogram_observe` asked for; `context` is the task's own, NULL for the current one. */
+static void
+row_keep_exemplar(Row *row, Histogram *histogram, int position, int64_t ns, PyObject *context)
+{
+    PyObject *origin = NULL;
+    PyObject *variable = row->probe->origin_var;
+    if (variable != NULL) {
+        if (context == NULL) {
+            if (PyContextVar_Get(variable, NULL, &origin) < 0) {
+                PyErr_Clear();
+            }
+        }
+        else {
+            origin = PyObject_GetItem(context, variable);
+            if (origin == NULL) {
+                PyErr_Clear();
+            }
+        }
+        if (origin != NULL && (origin == Py_None || (PyDict_Check(origin) && PyDict_GET_SIZE(origin) == 0))) {
+            Py_CLEAR(origin);
+        }
+    }
+    histogram_keep_exemplar(histogram, position, ns, origin != NULL ? unix_ns() : 0, origin);
+}
+
+static inline void
+row_observe(Row *row, Histogram *histogram, int64_t ns, PyObject *context)
+{
+    int position = histogram_observe(histogram, &row->probe->buckets, ns);
+    if (position >= 0) {
+        row_keep_exemplar(row, histogram, position, ns, context);
+    }
+}
+
+static inline void
+live_begin_step(Live *live, int64_t now_ns, PyObject *context)
+{
+    if (live->steps == 0) {
+        if (!live->counted) {
+            live_count(live); /* an eager task runs before create_task returns */
+        }
+        row_observe(live->row, &live->row->start_delays, now_ns - live->created_ns, context);
+    }
+    live->steps++;
+    live->row->steps++;
+    live_set_state(live, RUNNING);
+}
+
+static inline void
+live_end_step(Live *live, int64_t began_ns, int64_t now_ns, State state, PyObject *context)
+{
+    int64_t busy_ns = now_ns - began_ns;
+    live->row->busy_ns += busy_ns;
+    live_set_state(live, state);
+    row_observe(live->row, &live->row->step_durations, busy_ns, context);
+}
+
+/* The task is done. `error` is the type of its exception if it failed. */
+static void
+live_end(Live *live, Outcome outcome, PyTypeObject *error, int64_t now_ns, PyObject *context)
+{
+    Row *row = live->row;
+    live->done = 1;
+    if (!live->counted) {
+        return;
+    }
+    live_unlist(live);
+    switch (outcome) {
+    case FINISHED:
+        row->finished++;
+        break;
+    case CANCELLED:
+        row->cancelled++;
+        break;
+    case FAILED:
+        row_count_failure(row, error);
+        break;
+    case DESTROYED:
+        row->destroyed++;
+        return;
+    }
+    row_observe(row, &row->durations[outcome], now_ns - live->created_ns, context);
+}
+
+#endif
