@@ -33,6 +33,7 @@ typedef struct ModuleState {
     PyObject *name_throw;
     PyObject *name_close;
     PyObject *name_must_cancel;
+    PyObject *name_get;
 #ifdef WATCH_CONTEXTS
     PyTypeObject *entry_type;
     PyObject *task_died;
@@ -445,7 +446,7 @@ module_exec(PyObject *module)
         {&state->slot_key, SLOT_CAPSULE},         {&state->name_cr_code, "cr_code"},
         {&state->name_cr_frame, "cr_frame"},      {&state->name_send, "send"},
         {&state->name_throw, "throw"},            {&state->name_close, "close"},
-        {&state->name_must_cancel, "_must_cancel"},
+        {&state->name_must_cancel, "_must_cancel"}, {&state->name_get, "get"},
 #ifdef WATCH_CONTEXTS
         {&state->name_context, "context"},        {&state->name_get_context, "get_context"},
         {&state->name_done, "done"},              {&state->name_cancelled, "cancelled"},
@@ -542,6 +543,7 @@ module_free(void *module)
     Py_CLEAR(state->name_throw);
     Py_CLEAR(state->name_close);
     Py_CLEAR(state->name_must_cancel);
+    Py_CLEAR(state->name_get);
 #ifdef WATCH_CONTEXTS
     Py_CLEAR(state->name_context);
     Py_CLEAR(state->name_get_context);

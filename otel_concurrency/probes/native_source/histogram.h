@@ -10,8 +10,8 @@
 #define HIGHEST_EXPONENT 16
 #define BUCKET_COUNT ((HIGHEST_EXPONENT - LOWEST_EXPONENT) * BUCKETS_PER_OCTAVE)
 #define EXEMPLARS_PER_HISTOGRAM 4
-/* Wanted exemplars that are let go after one found nothing current: looking costs more than counting. */
-#define EXEMPLAR_REST 64
+/* Steps whose exemplar is let go after one found nothing current: looking costs more than counting. */
+#define STEPS_AT_REST 16
 
 typedef struct {
     PyObject *origin;
@@ -135,14 +135,10 @@ histogram_observe(Histogram *histogram, const BucketTable *table, int64_t ns)
     return position;
 }
 
-/* Keep an exemplar that `histogram_observe` asked for. Steals the reference to origin; NULL means nothing was current. */
+/* Keep an exemplar that `histogram_observe` asked for. Steals the reference to origin. */
 static void
 histogram_keep_exemplar(Histogram *histogram, int position, int64_t ns, int64_t at_unix_ns, PyObject *origin)
 {
-    if (origin == NULL) {
-        histogram->exemplar_rest = EXEMPLAR_REST;
-        return;
-    }
     Exemplar *place = NULL;
     for (int i = 0; i < histogram->exemplar_count; i++) {
         Exemplar *held = &histogram->exemplars[i];

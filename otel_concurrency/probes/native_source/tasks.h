@@ -145,7 +145,7 @@ row_keep_exemplar(Row *row, Histogram *histogram, int position, int64_t ns, PyOb
             }
         }
         else {
-            origin = PyObject_GetItem(context, variable);
+            origin = PyObject_CallMethodOneArg(context, row->probe->state->name_get, variable);
             if (origin == NULL) {
                 PyErr_Clear();
             }
@@ -154,7 +154,12 @@ row_keep_exemplar(Row *row, Histogram *histogram, int position, int64_t ns, PyOb
             Py_CLEAR(origin);
         }
     }
-    histogram_keep_exemplar(histogram, position, ns, origin != NULL ? unix_ns() : 0, origin);
+    if (origin != NULL) {
+        histogram_keep_exemplar(histogram, position, ns, unix_ns(), origin);
+    }
+    else if (histogram == &row->step_durations) {
+        histogram->exemplar_rest = STEPS_AT_REST;
+    }
 }
 
 static inline void
