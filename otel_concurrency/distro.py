@@ -24,6 +24,7 @@ from opentelemetry.sdk.environment_variables import OTEL_CONFIG_FILE, OTEL_SDK_D
 from otel_concurrency.config import Config
 from otel_concurrency.defaults import default_variables
 from otel_concurrency.hooks.export_failures import ExportFailures
+from otel_concurrency.hooks.log_flush import LogFlushHook
 from otel_concurrency.signals import exporting, providers
 from otel_concurrency.signals.logs import IdentityLogRecordProcessor
 
@@ -67,6 +68,7 @@ class ConcurrencyDistro(BaseDistro):
         self._turned_off: set[str] = set()
         self._tried: set[str] = set()
         self._export_failures = ExportFailures()
+        self._log_flush = LogFlushHook()
         self._loader_warning = _LoaderWarning()
 
     @property
@@ -137,6 +139,7 @@ class ConcurrencyDistro(BaseDistro):
                 _logger.exception("Instrumentor %s could not be removed", name)
         providers.leave()
         self._export_failures.remove()
+        self._log_flush.remove()
         self._loader_warning.remove()
         for variable, value in self._set_variables.items():
             if os.environ.get(variable) == value:
@@ -178,6 +181,8 @@ class ConcurrencyDistro(BaseDistro):
             _logger.exception("Instrumentor %s failed and is left out; the others go on", name)
         else:
             self.loaded[name] = instrumentor
+            if name == "logging":
+                self._log_flush.install()
 
     def _is_switched_on(self, name: str) -> bool:
         switch = _SWITCHES.get(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import textwrap
 from pathlib import Path
 
@@ -163,7 +164,8 @@ def test_switched_off_ours_behaves_as_the_upstream_distro(run: Run) -> None:
     env = SILENT | {"OTEL_PYTHON_CONCURRENCY_ENABLED": "false"}
     ended = run(WHAT_IS_PATCHED, env=env)
     upstreams = run(WHAT_IS_PATCHED, env=SILENT | {"OTEL_PYTHON_DISTRO": "distro"} | OFF_WITH_OURS)
-    assert (ended.code, ended.err) == (0, "")
+    # Under CPython 3.12 upstream's log handler ends a process with a traceback (see hooks/log_flush.py).
+    assert (ended.code, bool(ended.err)) == (0, sys.version_info[:2] == (3, 12))
     assert ended.said() == upstreams.said()
     assert "FastAPIInstrumentor" in ended.said()["instrumented"]
 
