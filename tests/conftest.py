@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 from collections.abc import Callable, Iterator
 
@@ -42,6 +43,15 @@ def loop_factory(request: pytest.FixtureRequest) -> LoopFactory:
 def lazy_loop_factory(request: pytest.FixtureRequest) -> LoopFactory:
     """Makes loops that start a task only after create_task has returned."""
     return _loop_factory(request.param)
+
+
+@pytest.fixture
+def small_heap() -> Iterator[None]:
+    """Keeps what is there already out of collections, for tests that collect often."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)

@@ -22,7 +22,7 @@ import pytest
 from otel_concurrency.hooks.tasks import TaskHook
 from otel_concurrency.probes.choice import make_task_probe
 
-SEEDS = int(os.environ.get("OTEL_CONCURRENCY_FUZZ_SEEDS", "40"))
+SEEDS = int(os.environ.get("OTEL_CONCURRENCY_FUZZ_SEEDS", "150"))
 LIMIT = 60
 """Tasks a program makes at most."""
 
@@ -207,6 +207,7 @@ def play(seed: int, eager: bool) -> tuple[list[object], list[str], int]:
 MODES = ["lazy", *(["eager"] if sys.version_info >= (3, 13) else [])]
 
 
+@pytest.mark.usefixtures("small_heap")
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("native", [True, False], ids=["native", "pure"])
 def test_hostile_coroutines_behave_as_without_us(native: bool, mode: str) -> None:

@@ -9,6 +9,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -149,6 +150,7 @@ STORIES: list[Callable[[TaskProbe], Any]] = [
 ]  # fmt: skip
 
 
+@pytest.mark.usefixtures("small_heap")
 @pytest.mark.parametrize("story", STORIES, ids=lambda story: story.__name__)
 @pytest.mark.parametrize("native", [True, False], ids=["native", "pure"])
 def test_no_block_is_left(native: bool, story: Callable[[TaskProbe], Any]) -> None:
@@ -171,16 +173,15 @@ def test_no_block_is_left(native: bool, story: Callable[[TaskProbe], Any]) -> No
         def call(rounds: int) -> int:
             return contextvars.Context().run(loop.run_until_complete, play(rounds))
 
-        # As many rounds as are measured: what is collected at their end fills the interpreter's free lists.
+        # What is collected at the end of the first rounds fills the interpreter's free lists.
         call(ROUNDS)
-        call(ROUNDS)
-        before = call(ROUNDS)
-        after = call(ROUNDS)
+        readings = [call(ROUNDS) for _ in range(5)]
     finally:
         gc.enable()
         hook.remove()
         loop.close()
-    assert after - before < ROUNDS // 4
+    # A leak shows each time; what the interpreter keeps once for itself shows once.
+    assert min(after - before for before, after in pairwise(readings)) < ROUNDS // 4
 
 
 @pytest.mark.parametrize("native", [True, False], ids=["native", "pure"])
