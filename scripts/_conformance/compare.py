@@ -14,6 +14,8 @@ from pathlib import Path
 
 Outcomes = Mapping[str, str]
 ABSENT = "absent"  # the other side ran it, this one did not
+NOT_REACHED = "not reached"  # a crash or a hang came first
+FINISHED = "finished"  # what stands against an unfinished run
 UNFINISHED = "<unfinished>"  # stands for the tests that a crash or a hang has kept from running
 
 
@@ -32,6 +34,11 @@ class ModuleRun:
     details: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     is_patched: bool | None = None
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the module ran to its end."""
+        return not any(test.endswith(UNFINISHED) for test in self.outcomes)
 
     def count(self, *outcomes: str) -> int:
         """Count the tests with one of these outcomes."""
@@ -101,7 +108,8 @@ def judge(bare: Sequence[ModuleRun], other: Sequence[ModuleRun]) -> list[Differe
     """Hold all runs of a module against each other; the first of each ran in company, the rest alone.
 
     A test differs if an outcome that it had alone on one side was never seen on the other side at all. One
-    that differed only in company, or fails now and then on both sides, is flaky.
+    that differed only in company, or fails now and then on both sides, is flaky. A crash is never excused by
+    company; the tests that a crash or a hang kept from running are not held against anybody.
 
     Returns:
         Every test that differed in any run, flaky ones included.
@@ -112,14 +120,36 @@ def judge(bare: Sequence[ModuleRun], other: Sequence[ModuleRun]) -> list[Differe
     found: list[Difference] = []
     for test in sorted(suspects):
         bare_seen, other_seen = _seen(test, bare), _seen(test, other)
-        bare_alone, other_alone = set(bare_seen[1:] or bare_seen), set(other_seen[1:] or other_seen)
-        is_flaky = other_alone <= set(bare_seen) and bare_alone <= set(other_seen)
-        found.append(Difference(test, bare_seen, other_seen, is_flaky, _detail(test, (*bare, *other))))
+        if all(
+            one == two or NOT_REACHED in (one, two) for one, two in zip(bare_seen, other_seen, strict=False)
+        ):
+            continue
+        detail = _detail(test, (*bare, *other))
+        found.append(Difference(test, bare_seen, other_seen, _is_flaky(bare_seen, other_seen), detail))
     return found
 
 
+def _is_flaky(bare_seen: Sequence[str], other_seen: Sequence[str]) -> bool:
+    bare_alone, other_alone = bare_seen[1:] or bare_seen, other_seen[1:] or other_seen
+    bare_crashes, other_crashes = (any(map(_is_crash, seen)) for seen in (bare_seen, other_seen))
+    return (
+        bare_crashes == other_crashes
+        and {*other_alone} <= {*bare_seen, NOT_REACHED}
+        and {*bare_alone} <= {*other_seen, NOT_REACHED}
+    )
+
+
+def _is_crash(outcome: str) -> bool:
+    return outcome.startswith("crash")
+
+
 def _seen(test: str, runs: Iterable[ModuleRun]) -> tuple[str, ...]:
-    return tuple(run.outcomes.get(test, ABSENT) for run in runs)
+    """Return a test's outcome in each run, in words where it has none."""
+    is_unfinished = test.endswith(UNFINISHED)
+    return tuple(
+        run.outcomes.get(test, FINISHED if is_unfinished else ABSENT if run.is_finished else NOT_REACHED)
+        for run in runs
+    )
 
 
 def _detail(test: str, runs: Sequence[ModuleRun]) -> str:

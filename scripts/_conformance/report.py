@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
-from _conformance.compare import Difference, ModuleRun
+from _conformance.compare import UNFINISHED, Difference, ModuleRun
 
 Runs = Mapping[str, Mapping[str, Sequence[ModuleRun]]]  # module → side → its runs, the first one first
 Findings = Mapping[str, Mapping[str, Sequence[Difference]]]  # module → side other than bare → what differs
@@ -44,7 +44,7 @@ def explain(findings: Findings) -> list[str]:
             for each in differences:
                 word = "flaky" if each.is_flaky else "DIFFERENT"
                 lines.append(f"{word}: {each.test}: bare {_row(each.bare)}, {side} {_row(each.other)}")
-                if not each.is_flaky:
+                if not each.is_flaky or each.test.endswith(UNFINISHED):
                     lines.extend(f"    {line}" for line in each.detail.splitlines()[-DETAIL_LINES:])
     return lines
 

@@ -88,6 +88,23 @@ class TestJudge:
         other = [{"a": "fail"}, {"a": "pass"}, {"a": "fail"}, {"a": "pass"}]
         assert self.judge([{"a": "pass"}] * 4, other) == [("a", False)]
 
+    def test_a_hang_in_company_is_flaky_and_hides_no_test(self) -> None:
+        """What it kept from running is not held against it, what it ran is."""
+        whole = {"a": "pass", "b": "pass", "c": "pass"}
+        hung = {"a": "fail", "m.<unfinished>": "timeout"}
+        assert self.judge([whole] * 4, [hung, whole, whole, whole]) == [("a", True), ("m.<unfinished>", True)]
+        assert self.judge([whole] * 4, [whole, hung, whole, whole]) == [
+            ("a", False),
+            ("m.<unfinished>", False),
+        ]
+
+    def test_a_crash_is_never_flaky_unless_bare_python_crashes_too(self) -> None:
+        """No clock makes a process crash."""
+        whole, crashed = {"a": "pass"}, {"m.<unfinished>": "crash (exit code -11)"}
+        assert self.judge([whole] * 4, [crashed, whole, whole, whole]) == [("m.<unfinished>", False)]
+        assert self.judge([crashed] + [whole] * 3, [whole] * 4) == [("m.<unfinished>", False)]
+        assert self.judge([crashed, whole, whole], [whole, crashed, whole]) == [("m.<unfinished>", True)]
+
     def test_the_detail_is_the_last_trouble(self) -> None:
         """What the report prints under a difference."""
         from _conformance.compare import Difference, ModuleRun, judge
