@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcess
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from otel_concurrency.signals import exporting, span_encoding
-from otel_concurrency.signals.exporting import ITEMS_AT_ONCE, PoliteBatch, SpanEncoding
+from otel_concurrency.signals.exporting import ITEMS_AT_ONCE, OFFER_AFTER_NS, PoliteBatch, SpanEncoding
 
 
 @pytest.fixture
@@ -39,9 +39,12 @@ def made(count: int) -> list[ReadableSpan]:
 
 
 def test_a_polite_batch_is_its_list_and_offers_the_gil(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Offered once encoding has taken its time, and not before."""
     offered: list[float] = []
+    now_ns = iter(range(0, 10**9, OFFER_AFTER_NS // 2))  # half of that time between two looks at the clock
     monkeypatch.setattr(time, "sleep", offered.append)
-    items = list(range(3 * ITEMS_AT_ONCE + 1))
+    monkeypatch.setattr(time, "perf_counter_ns", lambda: next(now_ns))
+    items = list(range(9 * ITEMS_AT_ONCE + 1))
     batch = PoliteBatch(items)
     assert (list(iter(batch)), len(batch), batch[-1], batch == items) == (items, len(items), items[-1], True)
     assert offered == [0] * 3
