@@ -216,7 +216,11 @@ row_of(TaskProbe *probe, PyObject *coroutine)
     PyObject *name = NULL;
     int kind = 0;
     if (PyCoro_CheckExact(coroutine)) {
+#if PY_VERSION_HEX < 0x030C0000
+        key = Py_NewRef((PyObject *)((PyCoroObject *)coroutine)->cr_code); /* a public field until 3.11 */
+#else
         key = PyObject_GetAttr(coroutine, probe_name_cr_code(probe));
+#endif
     }
     else {
         for (kind = 0; kind < 2 && key == NULL; kind++) {
