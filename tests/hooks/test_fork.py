@@ -11,7 +11,11 @@ import pytest
 
 from otel_concurrency.hooks import fork
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
+pytestmark = [
+    pytest.mark.skipif(sys.platform == "win32", reason="there is no fork"),
+    # What other tests have left running is no business of these: 3.12 and later warn of it.
+    pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning"),
+]
 
 
 @pytest.fixture
