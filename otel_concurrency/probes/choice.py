@@ -1,4 +1,4 @@
-"""Which task probe serves here."""
+"""Which probes serve here: the native ones, or their pure twins."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import contextvars
 from typing import Any
 
 from otel_concurrency.probes.pure import PureTaskProbe
+from otel_concurrency.probes.pure_work import PureWorkProbe
 from otel_concurrency.probes.tasks import TaskProbe
+from otel_concurrency.probes.work import MAX_ERROR_TYPES, WorkProbe
 
 
 def make_task_probe(
@@ -34,3 +36,19 @@ def make_task_probe(
                 max_coroutines=max_coroutines, max_error_types=max_error_types, origin=origin
             )
     return PureTaskProbe(max_coroutines=max_coroutines, max_error_types=max_error_types, origin=origin)
+
+
+def make_work_probe(
+    *,
+    native: bool = True,
+    max_error_types: int = MAX_ERROR_TYPES,
+    origin: contextvars.ContextVar[Any] | None = None,
+) -> WorkProbe:
+    """Return a work probe: the pure twin, until the native one is there.
+
+    Args:
+        native: Whether a native probe may serve.
+        max_error_types: Exception type names kept over all pools, then `_other`.
+        origin: Context variable whose value exemplars keep.
+    """
+    return PureWorkProbe(max_error_types=max_error_types, origin=origin)
