@@ -58,10 +58,9 @@ def name_parts(function: Any, args: tuple[Any, ...] = ()) -> tuple[str | None, s
             function, args = args[0], args[1:]
         else:
             break
-    if not isinstance(function, _NAMED):
-        function = type(function)
-    module = getattr(function, "__module__", None)
-    qualname = getattr(function, "__qualname__", None)
+    named: Any = function if isinstance(function, _NAMED) else type(function)
+    module = getattr(named, "__module__", None)
+    qualname = getattr(named, "__qualname__", None)
     if not isinstance(qualname, str):
         qualname = type(function).__qualname__
     return (module if isinstance(module, str) and module and module != "builtins" else None), qualname

@@ -26,7 +26,7 @@ class PoolRow:
     Attributes:
         name: The pools' name, or `_other`.
         kind: `thread`, `process`, `interpreter`, `anyio` or `mp_pool`.
-        submitted: Work items handed in, rejected ones included. Queued or running are `submitted - finished - cancelled -
+        submitted: Work items handed in, rejected ones included. Alive are `submitted - finished - cancelled -
             sum(failed) - rejected - abandoned`.
         finished: Those that returned.
         cancelled: Those that were cancelled before they began.

@@ -1,7 +1,7 @@
 """Every instrument and attribute key that we emit, once; `docs/metrics.md` is printed from here.
 
 Names follow the semantic conventions' `naming.md`. `code.function.name`, `error.type`, `thread.*` and
-`process.pid` are registered there; the `asyncio.*` and `otel_concurrency.*` ones are ours.
+`process.pid` are registered there; the `asyncio.*`, `python.*` and `otel_concurrency.*` ones are ours.
 """
 
 from __future__ import annotations
@@ -20,6 +20,11 @@ EVENTLOOP_ID = "asyncio.eventloop.id"
 EVENTLOOP_TYPE = "asyncio.eventloop.type"
 TASK_OUTCOME = "asyncio.task.outcome"
 TASK_STATE = "asyncio.task.state"
+EXECUTOR_NAME = "python.executor.name"
+EXECUTOR_TYPE = "python.executor.type"
+EXECUTOR_TASK_OUTCOME = "python.executor.task.outcome"
+WORKER_STATE = "python.executor.worker.state"
+CRASH_REASON = "python.executor.worker.crash.reason"
 COMPONENT = "otel_concurrency.component"
 
 PROCESS_PID = "process.pid"
@@ -28,12 +33,18 @@ THREAD_NAME = "thread.name"
 TASK_NAME = "asyncio.task.name"
 
 ATTRIBUTE_MEANINGS = {
-    CODE_FUNCTION_NAME: "`module.qualname` of the coroutine function, or `_other` beyond the limit",
+    CODE_FUNCTION_NAME: "`module.qualname` of the (coroutine) function, or `_other` beyond the limit",
     ERROR_TYPE: "qualified type of the exception, or `_other` beyond the limit; only with outcome `failed`",
     EVENTLOOP_ID: "`0` for the first event loop seen, then `1`, …, or `_other` beyond the limit",
     EVENTLOOP_TYPE: "`selector`, `proactor`, `uvloop`, `winloop` or `other`",
     TASK_OUTCOME: "`finished`, `failed`, `cancelled`, or `destroyed`: garbage-collected while pending",
     TASK_STATE: "`running`: inside a step; `scheduled`: ready to run; `waiting`: on a future",
+    EXECUTOR_NAME: "the pool's `thread_name_prefix` with digits cut, `asyncio` for an event loop's default "
+    "executor, else where it was made, `module:line`; `_other` beyond the limit",
+    EXECUTOR_TYPE: "`thread`, `process`, `interpreter`, `anyio` or `mp_pool` (of multiprocessing)",
+    EXECUTOR_TASK_OUTCOME: "`finished`, `failed`, or `cancelled` before it began",
+    WORKER_STATE: "`active`: runs something; `idle`: waits for work",
+    CRASH_REASON: "how a worker was lost: a signal's name, `exit <code>`, or an exception's type",
     COMPONENT: "which part of us: `collection` is reading the probes and building data points",
     PROCESS_PID: "process that emitted the log record",
     THREAD_ID: "`threading.get_ident()` of the thread that emitted the log record",
@@ -118,6 +129,75 @@ TASKS_UNTRACKED = Instrument(
     "updowncounter",
     "Tasks alive that were made before we were there; no other metric counts them",
 )
+_POOL = (EXECUTOR_TYPE, EXECUTOR_NAME)
+WORKER_COUNT = Instrument(
+    "python.executor.worker.count", "{worker}", "updowncounter", "Workers of a pool", (*_POOL, WORKER_STATE)
+)
+WORKER_LIMIT = Instrument(
+    "python.executor.worker.limit", "{worker}", "updowncounter", "Workers that a pool may have", _POOL
+)
+EXECUTOR_QUEUE_SIZE = Instrument(
+    "python.executor.queue.size", "{task}", "updowncounter", "Work items waiting for a worker", _POOL
+)
+WORK_SUBMITTED = Instrument(
+    "python.executor.task.submitted",
+    "{task}",
+    "counter",
+    "Work items handed to a pool, rejected ones included",
+    _POOL,
+)
+WORK_COMPLETED = Instrument(
+    "python.executor.task.completed",
+    "{task}",
+    "counter",
+    "Work items that ended; submitted minus completed, rejected and abandoned is the number alive",
+    (*_POOL, EXECUTOR_TASK_OUTCOME, ERROR_TYPE),
+)
+WORK_REJECTED = Instrument(
+    "python.executor.task.rejected",
+    "{task}",
+    "counter",
+    "Work items that a pool refused, being shut down or broken",
+    _POOL,
+)
+WORK_ABANDONED = Instrument(
+    "python.executor.task.abandoned",
+    "{task}",
+    "counter",
+    "Work items that nobody will run: their pool was shut down or died",
+    _POOL,
+)
+WORK_UNRETRIEVED = Instrument(
+    "python.executor.task.unretrieved",
+    "{task}",
+    "counter",
+    "Failed futures that were let go of although nobody had looked at them",
+    (*_POOL, ERROR_TYPE),
+)
+WORK_QUEUE_DURATION = Instrument(
+    "python.executor.task.queue.duration",
+    "s",
+    "histogram",
+    "From a work item's submission to its real start, in another process for instance",
+    _POOL,
+)
+WORK_DURATION = Instrument(
+    "python.executor.task.duration",
+    "s",
+    "histogram",
+    "From a work item's start to its end",
+    (*_POOL, CODE_FUNCTION_NAME),
+)
+WORK_TRANSFER_DURATION = Instrument(
+    "python.executor.task.transfer.duration",
+    "s",
+    "histogram",
+    "What sending a work item to another process and its result back took: neither queued nor running",
+    _POOL,
+)
+WORKER_CRASHES = Instrument(
+    "python.executor.worker.crashes", "{worker}", "counter", "Workers lost", (*_POOL, CRASH_REASON)
+)
 OVERHEAD_TIME = Instrument(
     "otel_concurrency.overhead.time", "s", "counter", "Time that we spent ourselves", (COMPONENT,)
 )
@@ -133,6 +213,18 @@ INSTRUMENTS = (
     TASK_COUNT,
     TASK_AGE_MAX,
     TASKS_UNTRACKED,
+    WORKER_COUNT,
+    WORKER_LIMIT,
+    EXECUTOR_QUEUE_SIZE,
+    WORK_SUBMITTED,
+    WORK_COMPLETED,
+    WORK_REJECTED,
+    WORK_ABANDONED,
+    WORK_UNRETRIEVED,
+    WORK_QUEUE_DURATION,
+    WORK_DURATION,
+    WORK_TRANSFER_DURATION,
+    WORKER_CRASHES,
     OVERHEAD_TIME,
 )
 """All of them, in the order of the page."""
