@@ -24,6 +24,7 @@ class Patch:
         name: The attribute.
         make_replacement: Called with what the attribute was; returns what it shall be, and a function that
             silences it.
+        absent: What the attribute is taken to be where the owner has none; without it, that is an error.
     """
 
     def __init__(
@@ -31,10 +32,13 @@ class Patch:
         owner: Any,
         name: str,
         make_replacement: Callable[[Any], tuple[Any, Callable[[], None]]],
+        *,
+        absent: Any = _MISSING,
     ) -> None:
         self.owner = owner
         self.name = name
         self._make_replacement = make_replacement
+        self._absent = absent
         self._silence: Callable[[], None] = _do_nothing
         self._before: Any = _MISSING
         self._replacement: Any = _MISSING
@@ -63,7 +67,11 @@ class Patch:
         if self._replacement is not _MISSING:
             return
         before = vars(self.owner).get(self.name, _MISSING)
-        replacement, silence = self._make_replacement(getattr(self.owner, self.name))
+        if self._absent is _MISSING:
+            original = getattr(self.owner, self.name)
+        else:
+            original = getattr(self.owner, self.name, self._absent)
+        replacement, silence = self._make_replacement(original)
         setattr(self.owner, self.name, replacement)
         self._before, self._replacement, self._silence = before, vars(self.owner)[self.name], silence
 

@@ -102,3 +102,16 @@ def test_what_cannot_be_patched_says_so_and_changes_nothing() -> None:
         Patch(Base, "leave", louder).install()
     with pytest.raises(TypeError):
         Patch(dict, "get", louder).install()
+
+
+def test_an_absent_attribute_is_added_and_absent_again() -> None:
+    def make(original: Any) -> tuple[Any, Any]:
+        return lambda self: f"instead of {original}", lambda: None
+
+    with pytest.raises(AttributeError):
+        Patch(Base, "part", make).install()
+    patch = Patch(Base, "part", make, absent="nothing")
+    patch.install()
+    assert Base().part() == "instead of nothing"  # type: ignore[attr-defined]
+    assert patch.remove()
+    assert not hasattr(Base, "part")
