@@ -1,6 +1,8 @@
 """Run one unittest module in this process and write what became of each test, line by line.
 
-    python child.py test.test_asyncio.test_tasks OUTCOMES.jsonl [SECONDS]
+    python child.py test.test_asyncio.test_tasks OUTCOMES.jsonl [SECONDS [CLASS ...]]
+
+Only the tests of the named classes are run, where some are named.
 
 Standard library only: it runs bare as well as instrumented, on every interpreter. A line is written when a
 test starts and when it ends, so a crash or a hang still tells which test it was.
@@ -14,6 +16,7 @@ import json
 import os
 import sys
 import unittest
+from collections.abc import Collection
 from typing import IO, Any
 
 # Worst last: of several things that happen to a test, the worst is its outcome.
@@ -106,7 +109,18 @@ def create_task_is_patched() -> bool:
     return code is None or code.co_filename != asyncio.base_events.__file__
 
 
-def run_module(name: str, lines: IO[str]) -> None:
+def only(suite: unittest.TestSuite, classes: Collection[str]) -> unittest.TestSuite:
+    """Return the tests of these classes; what stands for a failed import belongs to every class."""
+    kept = unittest.TestSuite()
+    for each in suite:
+        if isinstance(each, unittest.TestSuite):
+            kept.addTest(only(each, classes))
+        elif type(each).__name__ in classes or type(each).__module__ == "unittest.loader":
+            kept.addTest(each)
+    return kept
+
+
+def run_module(name: str, lines: IO[str], classes: Collection[str] = ()) -> None:
     """Load and run one module, as `python -m unittest` would, and say at the end that it got there."""
     from test import support
 
@@ -118,7 +132,7 @@ def run_module(name: str, lines: IO[str]) -> None:
     except unittest.SkipTest as skip:  # as a whole, at import: "Windows only"
         recorder.write(test=f"{name}.{MODULE}", outcome="skip", detail=str(skip))
     else:
-        suite.run(recorder)
+        (only(suite, classes) if classes else suite).run(recorder)
     # What regrtest calls ENV_CHANGED: left-over threads or children, which a test itself does not notice.
     altered = bool(getattr(support, "environment_altered", False))
     recorder.write(
@@ -129,16 +143,16 @@ def run_module(name: str, lines: IO[str]) -> None:
 
 def main() -> None:
     """Do as the command line says."""
-    module, path = sys.argv[1:3]
+    module, path, *rest = sys.argv[1:]
     # This file's folder is none of the tests' business; they look into sys.path and sys.argv.
     here = os.path.dirname(os.path.abspath(__file__))
     sys.path[:] = [folder for folder in sys.path if os.path.abspath(folder) != here]
-    if len(sys.argv) > 3:
+    if rest:
         # The parent kills; this tells where the time went.
-        faulthandler.dump_traceback_later(float(sys.argv[3]))
+        faulthandler.dump_traceback_later(float(rest[0]))
     del sys.argv[1:]
     with open(path, "w", encoding="utf-8") as lines:
-        run_module(module, lines)
+        run_module(module, lines, rest[1:])
 
 
 if __name__ == "__main__":

@@ -2,20 +2,23 @@
 
 A module's outcomes are a plain mapping, test id to outcome. A test that differs once is not yet a
 difference: asyncio's tests watch the clock, and two of them run at a time. Its module is run again, alone,
-and only what differs there too counts; what does not is flaky, and told.
+and only what differs there too counts; what does not is flaky, and told. What differs because there is one
+more thread, whosever, does not count either.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 Outcomes = Mapping[str, str]
 ABSENT = "absent"  # the other side ran it, this one did not
 NOT_REACHED = "not reached"  # a crash or a hang came first
 FINISHED = "finished"  # what stands against an unfinished run
+IN_OR_AFTER = "in or after"
 UNFINISHED = "<unfinished>"  # stands for the tests that a crash or a hang has kept from running
 
 
@@ -55,6 +58,8 @@ class Difference:
         other: Every outcome seen on the other side.
         is_flaky: Run alone, both sides came out the same.
         detail: The other side's last traceback or reason, else the bare side's.
+        is_any_threads: Bare Python with an idle thread comes out like the other side, and the other side
+            without its metric reader's thread comes out like bare: what differs is the number of threads.
     """
 
     test: str
@@ -62,6 +67,12 @@ class Difference:
     other: tuple[str, ...]
     is_flaky: bool
     detail: str
+    is_any_threads: bool = False
+
+    @property
+    def counts(self) -> bool:
+        """Whether it is held against the other side."""
+        return not self.is_flaky and not self.is_any_threads
 
 
 def read_run(module: str, path: Path, exit_code: int | None, output: str, seconds: float) -> ModuleRun:
@@ -95,7 +106,7 @@ def read_run(module: str, path: Path, exit_code: int | None, output: str, second
     if not is_finished:
         how = "timeout" if exit_code is None else f"crash (exit code {exit_code})"
         outcomes[f"{module}.{UNFINISHED}"] = how
-        details[f"{module}.{UNFINISHED}"] = f"in or after {running or 'loading'}\n{output[-4000:]}"
+        details[f"{module}.{UNFINISHED}"] = f"{IN_OR_AFTER} {running or 'loading'}\n{output[-4000:]}"
     return ModuleRun(outcomes, details, seconds, is_patched)
 
 
@@ -127,6 +138,36 @@ def judge(bare: Sequence[ModuleRun], other: Sequence[ModuleRun]) -> list[Differe
         detail = _detail(test, (*bare, *other))
         found.append(Difference(test, bare_seen, other_seen, _is_flaky(bare_seen, other_seen), detail))
     return found
+
+
+def attribute(
+    difference: Difference, idle: Sequence[ModuleRun], threadless: Sequence[ModuleRun]
+) -> Difference:
+    """Tell whether a difference is one of the number of threads, and nothing else.
+
+    Args:
+        difference: As `judge` found it.
+        idle: Runs of bare Python with an idle thread.
+        threadless: Runs of the other side with a metric reader that has no thread.
+    """
+    idle_seen, threadless_seen = {*_seen(difference.test, idle)}, {*_seen(difference.test, threadless)}
+    unlike_bare = {*difference.other} - {*difference.bare}
+    is_any_threads = bool(idle and threadless) and unlike_bare <= idle_seen
+    return replace(difference, is_any_threads=is_any_threads and threadless_seen <= {*difference.bare})
+
+
+def classes_of(tests: Iterable[str], runs: Iterable[ModuleRun]) -> tuple[str, ...]:
+    """Return the test classes that would show these differences again; none if only the whole module can."""
+    found: set[str] = set()
+    for test in tests:
+        if test.endswith(UNFINISHED):
+            said = (run.details.get(test, "") for run in runs)
+            test = next((words for words in said if words.startswith(IN_OR_AFTER)), test).split("\n")[0]
+        match = re.search(r"(\w+)\.\w+(?: #\d+)?$", test) or re.search(r"\(.*?(\w+)\)$", test)
+        if match is None:
+            return ()
+        found.add(match[1])
+    return tuple(sorted(found))
 
 
 def _is_flaky(bare_seen: Sequence[str], other_seen: Sequence[str]) -> bool:

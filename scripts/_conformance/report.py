@@ -11,6 +11,7 @@ Runs = Mapping[str, Mapping[str, Sequence[ModuleRun]]]  # module → side → it
 Findings = Mapping[str, Mapping[str, Sequence[Difference]]]  # module → side other than bare → what differs
 
 DETAIL_LINES = 14
+ANY_THREAD = "as with any idle thread"
 
 
 def table(runs: Runs, findings: Findings) -> list[str]:
@@ -36,15 +37,22 @@ def table(runs: Runs, findings: Findings) -> list[str]:
     return [*lines, total + "".join(f"  {verdict:<22}" for verdict in verdicts).rstrip()]
 
 
+def progress(place: str, module: str, side: str, run: ModuleRun) -> str:
+    """Return the line that tells of a run as soon as it is over."""
+    failing = _failures(run)
+    words = f"{failing} not passed" if run.is_finished else next(reversed(run.outcomes.values()))
+    return f"{place} {_short(module)}, {side}: {len(run.outcomes)} tests, {words}, {run.seconds:.0f} s"
+
+
 def explain(findings: Findings) -> list[str]:
-    """Return a paragraph for each difference, a line for each flaky test."""
+    """Return a paragraph for each difference, a line for each that does not count."""
     lines: list[str] = []
     for module in sorted(findings):
         for side, differences in findings[module].items():
             for each in differences:
-                word = "flaky" if each.is_flaky else "DIFFERENT"
+                word = "flaky" if each.is_flaky else ANY_THREAD if each.is_any_threads else "DIFFERENT"
                 lines.append(f"{word}: {each.test}: bare {_row(each.bare)}, {side} {_row(each.other)}")
-                if not each.is_flaky or each.test.endswith(UNFINISHED):
+                if each.counts or each.test.endswith(UNFINISHED):
                     lines.extend(f"    {line}" for line in each.detail.splitlines()[-DETAIL_LINES:])
     return lines
 
@@ -69,8 +77,8 @@ def failing_bare(runs: Runs) -> list[str]:
 
 
 def count_differences(findings: Findings) -> int:
-    """Count what is not the same, flaky tests left aside."""
-    return sum(not each.is_flaky for sides in findings.values() for found in sides.values() for each in found)
+    """Count what is not the same, flaky tests and what any thread does left aside."""
+    return sum(each.counts for sides in findings.values() for found in sides.values() for each in found)
 
 
 def as_json(facts: Mapping[str, object], runs: Runs, findings: Findings) -> dict[str, object]:
@@ -103,10 +111,12 @@ def _failures(run: ModuleRun) -> int:
 
 
 def _verdict(differences: Sequence[Difference]) -> str:
+    real = sum(each.counts for each in differences)
     flaky = sum(each.is_flaky for each in differences)
-    real = len(differences) - flaky
     words = [f"{real} different"] if real else ["same"]
-    return ", ".join(words + ([f"{flaky} flaky"] if flaky else []))
+    words += [f"{flaky} flaky"] if flaky else []
+    any_threads = len(differences) - real - flaky
+    return ", ".join(words + ([f"{any_threads} by a thread"] if any_threads else []))
 
 
 def _row(outcomes: Sequence[str]) -> str:

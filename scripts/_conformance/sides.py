@@ -1,5 +1,7 @@
 """What is held against each other: bare Python, ours native, ours pure, upstream's instrumentor.
 
+`idle` is bare Python with one idle thread: it tells what a test thinks of any further thread.
+
 A side is a command prefix and a set of variables; `Side.check` runs a small program on it and refuses a
 side that is not what it claims to be, because two bare runs would agree about everything.
 """
@@ -12,13 +14,14 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 SANITY_TASKS = 7  # as many as sanity.py creates
 SANITY_TIMEOUT_S = 120
 SIDES = ("bare", "native", "pure", "upstream")
+IDLE = "idle"
 # Upstream's instrumentors that ours neither needs nor replaces yet: what they do is not ours to answer for.
 NOT_OURS = "threading,exceptions"
 COLLECTION_INTERVAL_MS = 250
@@ -28,8 +31,18 @@ _ENTRY_POINTS = """[opentelemetry_metrics_exporter]
 conformance_sink = conformance_sink:SinkExporter
 conformance_reader = conformance_sink:SinkReader
 """
+_THREADLESS = {"OTEL_METRICS_EXPORTER": "conformance_reader"}
 # It counts the threads of the programs that it looks into, and a periodic reader has one.
 COUNTS_THREADS = ("test.test_external_inspection",)
+
+# A daemon in every interpreter that starts, gone at its exit like the metric reader's; a fork does not renew it.
+_IDLE_THREAD = """import atexit, threading
+is_over = threading.Event()
+thread = threading.Thread(target=is_over.wait, name="idle", daemon=True)
+thread.start()
+atexit.register(thread.join)
+atexit.register(is_over.set)
+"""
 
 
 class SideError(Exception):
@@ -65,6 +78,11 @@ class Side:
     prefix: tuple[str, ...]
     variables: Mapping[str, str]
 
+    @property
+    def without_thread(self) -> Side:
+        """The same with a metric reader that has no thread."""
+        return replace(self, variables={**self.variables, **_THREADLESS})
+
     def command(self, *words: str, flags: Sequence[str] = ()) -> list[str]:
         """Return the command line that runs a script on this side."""
         return [*self.prefix, self.python, *flags, *words]
@@ -79,7 +97,7 @@ class Side:
         kept = {name: value for name, value in environ.items() if not name.startswith(("OTEL_", "PYTHON"))}
         own = dict(self.variables)
         if module in COUNTS_THREADS and "OTEL_METRICS_EXPORTER" in own:
-            own["OTEL_METRICS_EXPORTER"] = "conformance_reader"
+            own |= _THREADLESS
         return {**kept, **own}
 
     def check(self, environ: Mapping[str, str], module: str = "") -> Proof:
@@ -148,7 +166,7 @@ def make_sides(python: str, names: Sequence[str], folder: Path, extra_path: str 
         SideError: The interpreter's environment has no `opentelemetry-instrument`.
     """
     instrument = Path(python).with_name("opentelemetry-instrument")
-    if set(names) != {"bare"} and not os.access(instrument, os.X_OK):
+    if not {*names} <= {"bare", IDLE} and not os.access(instrument, os.X_OK):
         raise SideError(
             f"{instrument} is missing: install the project beside {python} (pip install -e '.[test]')"
         )
@@ -173,9 +191,19 @@ def make_sides(python: str, names: Sequence[str], folder: Path, extra_path: str 
             "OTEL_PYTHON_CONCURRENCY_NATIVE": "false",
         },
         "upstream": {**common, "OTEL_PYTHON_CONCURRENCY_ENABLED": "false"},
+        IDLE: {"PYTHONPATH": str(_write_idle_thread(folder))},
     }
-    prefixes: dict[str, tuple[str, ...]] = {name: (str(instrument),) for name in SIDES} | {"bare": ()}
+    prefixes: dict[str, tuple[str, ...]] = {name: (str(instrument),) for name in SIDES}
+    prefixes |= {"bare": (), IDLE: ()}
     return [Side(name, python, prefixes[name], variables[name]) for name in names]
+
+
+def _write_idle_thread(folder: Path) -> Path:
+    """Put what starts an idle thread in every process into a folder that PYTHONPATH can name."""
+    place = folder / "idle"
+    place.mkdir(exist_ok=True)
+    (place / "sitecustomize.py").write_text(_IDLE_THREAD)
+    return place
 
 
 def _write_sink(folder: Path) -> Path:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -113,6 +114,32 @@ class TestJudge:
         other = [ModuleRun({"a": "fail"}, {"a": "first"}), ModuleRun({"a": "fail"}, {"a": "second"})]
         assert judge(bare, other) == [Difference("a", ("pass", "pass"), ("fail", "fail"), False, "second")]
 
+    def test_what_any_thread_does_is_told_from_what_we_do(self) -> None:
+        """Bare Python with an idle thread does as we do, we without the reader's thread do as bare Python."""
+        from _conformance.compare import Difference, ModuleRun, attribute
+
+        failed, passed = ModuleRun({"a": "fail"}), ModuleRun({"a": "pass"})
+        found = Difference("a", ("pass",), ("fail",), False, "2 != 1")
+        thread = attribute(found, idle=[failed], threadless=[passed])
+        assert (thread.is_any_threads, thread.counts) == (True, False)
+        # The idle thread does nothing; ours stays wrong without the thread; once in three is once too often.
+        for idle, threadless in (
+            ([passed], [passed]),
+            ([failed], [failed]),
+            ([failed], [passed, failed, passed]),
+            ([], []),
+        ):
+            assert attribute(found, idle, threadless) == found
+
+    def test_only_the_classes_with_a_difference_run_again(self) -> None:
+        """Of a long module; one with a hang names the test in which it hung."""
+        from _conformance.compare import ModuleRun, classes_of
+
+        hung = ModuleRun({}, {"m.<unfinished>": "in or after m.Hung.test_x\nstacks"})
+        assert classes_of(["m.A.test_a", "m.A.test_b #2", "setUpClass (m.B)"], []) == ("A", "B")
+        assert classes_of(["m.A.test_a", "m.<unfinished>"], [ModuleRun({}), hung]) == ("A", "Hung")
+        assert classes_of(["m.A.test_a", "m.<environment>"], []) == ()
+
 
 class TestChild:
     """One module in one process, written down line by line."""
@@ -126,13 +153,12 @@ class TestChild:
 
         monkeypatch.setattr(conformance, "GRACE_S", 2)  # for the stacks of a hang
 
-        def run(source: str, timeout_s: float = 60) -> object:
+        def run(source: str, timeout_s: float = 60, classes: Sequence[str] = ()) -> object:
             (tmp_path / "hand_made.py").write_text(source)
             (tmp_path / "runs").mkdir(exist_ok=True)
             side = Side("bare", sys.executable, (), {"PYTHONPATH": str(tmp_path)})
             runner = conformance.Runner([side], tmp_path / "runs", timeout_s=timeout_s)
-            runner.run_all(["hand_made"], jobs=1)
-            return runner.runs["hand_made"]["bare"][0]
+            return runner._run("hand_made", side, classes)
 
         return run
 
@@ -147,6 +173,14 @@ class TestChild:
             "hand_made.Outcomes.test_unexpected": "unexpected success",
             "hand_made.Outcomes.test_parts": "fail",
             "hand_made.Outcomes.test_teardown": "error",
+            "setUpClass (hand_made.Fixture)": "error",
+            "hand_made.Skipped.test_one": "skip",
+            "hand_made.<environment>": "pass",
+        }
+
+    def test_some_classes_can_be_run_alone(self, run) -> None:  # type: ignore[no-untyped-def]
+        """With their fixtures, and with what stands for the module."""
+        assert run(HAND_MADE, classes=("Fixture", "Skipped")).outcomes == {
             "setUpClass (hand_made.Fixture)": "error",
             "hand_made.Skipped.test_one": "skip",
             "hand_made.<environment>": "pass",
@@ -215,6 +249,36 @@ def is_running(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+class TestSettle:
+    """What differs is run again, and asked where it comes from."""
+
+    def test_a_thread_of_anybodys_does_not_count(
+        self, conformance: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A hand-made module that counts threads, and another side whose thread can be left out."""
+        from _conformance import sides
+
+        monkeypatch.setattr(sides, "_THREADLESS", {"PYTHONPATH": str(tmp_path)})
+        (tmp_path / "hand_made.py").write_text(
+            "import os, sys, threading, unittest\n"
+            "class T(unittest.TestCase):\n"
+            "    def test_alone(self): self.assertEqual(threading.active_count(), 1)\n"
+            "    def test_unharmed(self): self.assertNotIn('HARM', os.environ)\n"
+        )
+        (tmp_path / "runs").mkdir()
+        idle_folder = sides._write_idle_thread(tmp_path)
+        both = f"{tmp_path}{os.pathsep}{idle_folder}"
+        bare = sides.Side("bare", sys.executable, (), {"PYTHONPATH": str(tmp_path)})
+        idle = sides.Side("idle", sys.executable, (), {"PYTHONPATH": both})
+        other = sides.Side("native", sys.executable, (), {"PYTHONPATH": both, "HARM": "1"})
+        runner = conformance.Runner([bare, other], tmp_path / "runs", idle=idle)
+        monkeypatch.setattr(sides.Side, "is_ours", False)  # nothing of ours is on this side
+        runner.run_all(["hand_made"], jobs=1)
+        runner.settle(1)
+        found = {each.test: each.counts for each in runner.findings["hand_made"]["native"]}
+        assert found == {"hand_made.T.test_alone": False, "hand_made.T.test_unharmed": True}
 
 
 class TestSides:
@@ -300,21 +364,54 @@ class TestModules:
         """`test_context` is one of asyncio's and one of its own."""
         from _conformance.modules import choose
 
-        chosen = choose(package, short=False, names=["test_context"])
+        chosen = choose(package, names=["test_context"])
         assert chosen == ["test.test_asyncio.test_context", "test.test_context"]
 
     def test_short_is_tasks_and_their_like(self, package) -> None:  # type: ignore[no-untyped-def]
         """Nothing else of the suite."""
         from _conformance.modules import choose
 
-        assert choose(package, short=True, names=[]) == ["test.test_asyncio.test_tasks"]
+        assert choose(package, short=True) == ["test.test_asyncio.test_tasks"]
+
+    def test_a_package_and_a_group_mean_all_their_modules(self) -> None:
+        """Short ones first, asyncio's long ones first: the order in which they are run."""
+        from _conformance.modules import TestPackage, choose
+
+        pools = ("test.test_concurrent_futures.test_init", "test.test_concurrent_futures.test_wait")
+        asyncio = ("test.test_asyncio.test_context", "test.test_asyncio.test_tasks")
+        package = TestPackage(
+            "3.13.0", "CPython", True, (*asyncio, "test.test_thread", *pools, "test.test_popen")
+        )
+        assert choose(package, names=["test_concurrent_futures"]) == [*pools]
+        assert choose(package, groups=["threads"]) == ["test.test_thread", *pools]
+        assert choose(package) == [*reversed(asyncio), "test.test_thread", *pools, "test.test_popen"]
+
+    def test_what_an_interpreter_came_without_is_named(self) -> None:
+        """Unless its CPython has no such module."""
+        from _conformance.modules import GROUPS, TestPackage
+
+        names = [name for name in GROUPS["asyncio"] if name != "test.test_external_inspection"]
+        assert TestPackage("3.13.0", "CPython", True, tuple(names)).missing(["asyncio"]) == []
+        whole = TestPackage("3.14.0", "CPython", True, (*names, "test.test_thread"))
+        assert whole.missing(["asyncio"]) == ["test.test_external_inspection"]
+        assert "test.test_thread" not in whole.missing()
+        assert "test.test_multiprocessing_fork" in whole.missing()
+
+    def test_a_long_module_has_a_long_time_limit(self) -> None:
+        """And every module has one."""
+        from _conformance.modules import time_limit_s
+
+        limits = [
+            time_limit_s(f"test.{name}") for name in ("test_multiprocessing_fork.test_misc", "test_queue")
+        ]
+        assert limits == [2400, 300]
 
     def test_an_unknown_name_is_refused(self, package) -> None:  # type: ignore[no-untyped-def]
         """A typing slip must not look like a comparison without differences."""
         from _conformance.modules import choose
 
         with pytest.raises(LookupError, match=r"3\.14\.8 has no test module test_takss"):
-            choose(package, short=False, names=["test_takss"])
+            choose(package, names=["test_takss"])
 
 
 def run_script(*words: str, python: str = sys.executable) -> subprocess.CompletedProcess[str]:
@@ -340,7 +437,7 @@ class TestScript:
     @needs_tests
     def test_our_distro_changes_nothing(self, tmp_path: Path) -> None:
         """Both probes, and the file for programs."""
-        done = run_script("--json", str(tmp_path / "seen.json"), "test_threads")
+        done = run_script("--json", str(tmp_path / "seen.json"), "test_asyncio.test_threads")
         assert done.stderr == ""
         assert done.returncode == 0, done.stdout
         seen = json.loads((tmp_path / "seen.json").read_text())
@@ -366,7 +463,9 @@ class TestScript:
             "        await original(function, *args, **kwargs)\n"
             "    asyncio.to_thread = to_thread\n"
         )
-        done = run_script("--mode", "pure", "--reruns", "1", "--with-path", str(tmp_path), "test_threads")
+        done = run_script(
+            "--mode", "pure", "--reruns", "1", "--with-path", str(tmp_path), "test_asyncio.test_threads"
+        )
         different = [line for line in done.stdout.splitlines() if line.startswith("DIFFERENT")]
         assert done.returncode == 1
         assert (
