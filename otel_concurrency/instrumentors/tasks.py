@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import fields
 from typing import Any
 
@@ -11,6 +11,7 @@ from opentelemetry import context as opentelemetry_context
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
 
 from otel_concurrency.config import Config, TaskOptions
+from otel_concurrency.hooks import fork
 from otel_concurrency.hooks.tasks import TaskHook
 from otel_concurrency.probes.choice import make_task_probe
 from otel_concurrency.signals.producer import default_producer
@@ -27,6 +28,7 @@ class AsyncioTaskInstrumentor(BaseInstrumentor):
 
     _hook: TaskHook | None = None
     _metrics: TaskMetrics | None = None
+    _forget_fork: Callable[[], None] | None = None
 
     def instrumentation_dependencies(self) -> Collection[str]:
         """Return nothing: asyncio is in the standard library."""
@@ -42,14 +44,22 @@ class AsyncioTaskInstrumentor(BaseInstrumentor):
             # Where the default runtime context keeps the current span; another one has no such variable.
             origin=getattr(opentelemetry_context._RUNTIME_CONTEXT, "_current_context", None),
         )
-        self._metrics = TaskMetrics(probe)
+        metrics = self._metrics = TaskMetrics(probe)
         self._hook = TaskHook(probe)
         self._hook.install()
-        default_producer().register(self._metrics)
+        default_producer().register(metrics)
+
+        def begin_in_child() -> None:
+            probe.reset()
+            metrics.begin()
+
+        self._forget_fork = fork.in_child(begin_in_child)
 
     def _uninstrument(self, **kwargs: Any) -> None:
         if self._hook is not None:
             self._hook.remove()
         if self._metrics is not None:
             default_producer().unregister(self._metrics)
-        self._hook = self._metrics = None
+        if self._forget_fork is not None:
+            self._forget_fork()
+        self._hook = self._metrics = self._forget_fork = None

@@ -196,6 +196,35 @@ probe_read_loops(TaskProbe *probe, PyObject *Py_UNUSED(ignored))
     return result;
 }
 
+PyDoc_STRVAR(reset_doc,
+"reset()\n--\n\n"
+"Begin at zero, as a forked child must: the tasks alive are the parent's, and count nowhere here.");
+
+static PyObject *
+probe_reset(TaskProbe *probe, PyObject *Py_UNUSED(ignored))
+{
+    for (int i = 0; i <= MAX_LOOPS; i++) {
+        Loop *loop = &probe->loops[i];
+        while (loop->oldest != NULL) {
+#ifdef WATCH_CONTEXTS
+            if (loop->oldest->watched) {
+                entry_forget(probe->state, loop->oldest);
+                continue;
+            }
+#endif
+            live_forget(loop->oldest);
+        }
+        loop->loop = NULL;
+        Py_CLEAR(loop->reference);
+    }
+    PySet_Clear(probe->error_names);
+    probe->lost = 0;
+    for (Py_ssize_t i = 0; i < probe->row_count; i++) {
+        row_reset(probe->rows[i]);
+    }
+    Py_RETURN_NONE;
+}
+
 PyDoc_STRVAR(loop_of_doc,
 "loop_of(loop, /)\n--\n\n"
 "Return the id and the type of a loop, known or new; (None, 'other') beyond the limit.");
@@ -373,6 +402,7 @@ static PyMethodDef probe_methods[] = {
     {"create_task", (PyCFunction)(void (*)(void))probe_create_task, METH_FASTCALL | METH_KEYWORDS, create_task_doc},
     {"read_rows", (PyCFunction)probe_read_rows, METH_NOARGS, read_rows_doc},
     {"read_loops", (PyCFunction)probe_read_loops, METH_NOARGS, read_loops_doc},
+    {"reset", (PyCFunction)probe_reset, METH_NOARGS, reset_doc},
     {"loop_of", (PyCFunction)probe_loop_of, METH_O, loop_of_doc},
     {"running", (PyCFunction)probe_running, METH_NOARGS, running_doc},
     {NULL, NULL, 0, NULL},

@@ -58,12 +58,14 @@ def name_parts(function: Any, args: tuple[Any, ...] = ()) -> tuple[str | None, s
             function, args = args[0], args[1:]
         else:
             break
-    named: Any = function if isinstance(function, _NAMED) else type(function)
-    module = getattr(named, "__module__", None)
-    qualname = getattr(named, "__qualname__", None)
-    if not isinstance(qualname, str):
-        qualname = type(function).__qualname__
-    return (module if isinstance(module, str) and module and module != "builtins" else None), qualname
+    named = function if isinstance(function, _NAMED) else type(function)
+    module, qualname = _text(named, "__module__"), _text(named, "__qualname__")
+    return (module if module != "builtins" else None), qualname or type(function).__qualname__
+
+
+def _text(named: object, attribute: str) -> str | None:
+    value = getattr(named, attribute, None)
+    return value if isinstance(value, str) and value else None
 
 
 def _is_context_run(function: types.BuiltinFunctionType) -> bool:

@@ -59,6 +59,11 @@ class NativeTaskProbe(Untracked):
             [*(LoopRow(*row) for row in self._native.read_loops()), *self._foreign.read_loops()]
         )
 
+    def reset(self) -> None:
+        """Begin at zero, as a forked child must: the tasks alive are the parent's, and count nowhere here."""
+        self._native.reset()
+        self._foreign.reset()
+
     def running(self) -> list[tuple[int, str, int]]:
         """Return (thread ident, coroutine function, ns since its step began) of each thread inside a step."""
         return self._native.running()

@@ -46,6 +46,9 @@ class _Row:
 
     def __init__(self, function: str) -> None:
         self.function = function
+        self.begin()
+
+    def begin(self) -> None:
         self.finished = self.cancelled = self.destroyed = 0
         self.failed: dict[str, int] = {}
         self.finished_durations = Histogram()
@@ -214,7 +217,9 @@ class PureTaskProbe(Untracked):
     def _end(self, end: _End, task: asyncio.Future[Any]) -> None:
         duration_ns = self._now_ns() - end.key
         with self._lock:
-            row = end.loop.live.pop(end.key)
+            row = end.loop.live.pop(end.key, None)
+            if row is None:  # the probe was reset since: the task is the parent process's
+                return
             if task.cancelled():
                 row.cancelled += 1
                 durations = row.cancelled_durations
@@ -239,6 +244,18 @@ class PureTaskProbe(Untracked):
                 row = loop.live.pop(key, None)
                 if row is not None:
                     row.destroyed += 1
+
+    def reset(self) -> None:
+        """Begin at zero, as a forked child must: the tasks alive are the parent's, and count nowhere here."""
+        self._lock = threading.Lock()  # another thread may have held it at the fork
+        self.died.clear()
+        for known in self._loops:
+            known.live.clear()
+        self._loops = []
+        self._last_loop = None
+        self._error_names.clear()
+        for row in self._rows.values():
+            row.begin()
 
     def _row_of(self, coroutine: Any) -> _Row:
         try:

@@ -110,6 +110,10 @@ class TaskProbe(Protocol):
         """Return the tasks of each live loop."""
         ...
 
+    def reset(self) -> None:
+        """Begin at zero, as a forked child must: the tasks alive are the parent's, and count nowhere here."""
+        ...
+
     def leave_untracked(self, tasks: Iterable[asyncio.Future[Any]]) -> None:
         """Remember tasks made before instrumentation."""
         ...

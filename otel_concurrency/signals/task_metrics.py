@@ -49,11 +49,16 @@ class TaskMetrics:
     """
 
     def __init__(self, probe: TaskRows, *, clock: Callable[[], int] = time.time_ns) -> None:
-        self.start_unix_ns = clock()
+        self._clock = clock
         self._probe = probe
+        self.start_unix_ns = clock()
 
     def __repr__(self) -> str:
         return f"<TaskMetrics of {self._probe!r}>"
+
+    def begin(self) -> None:
+        """Say that the totals are zero now: the probe was reset."""
+        self.start_unix_ns = self._clock()
 
     def collect(self) -> list[Reading]:
         """Read the probe once."""

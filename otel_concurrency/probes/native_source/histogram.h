@@ -181,6 +181,16 @@ histogram_drop_exemplars(Histogram *histogram)
     }
 }
 
+/* Empty it; first all of it, since letting go of exemplars may run code that observes again. */
+static void
+histogram_reset(Histogram *histogram)
+{
+    Histogram before = *histogram;
+    memset(histogram, 0, sizeof(*histogram));
+    histogram_drop_exemplars(&before);
+    PyMem_Free(before.buckets);
+}
+
 static void
 histogram_free(Histogram *histogram)
 {

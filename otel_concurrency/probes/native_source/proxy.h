@@ -214,7 +214,10 @@ proxy_step(Proxy *proxy, PyObject *argument, PyObject *const *error, Py_ssize_t 
         if (slot != NULL) {
             slot->innermost = step.outer;
         }
-        if (outcome == PYGEN_NEXT) {
+        if (live->done) {
+            ; /* the probe was reset during this step, in a forked child: the task is the parent's */
+        }
+        else if (outcome == PYGEN_NEXT) {
             live_end_step(live, step.began_ns, now_ns, *result == Py_None ? SCHEDULED : WAITING, NULL);
         }
         else {

@@ -192,6 +192,18 @@ row_free(Row *row)
     PyMem_Free(row);
 }
 
+/* Every number of a row back to zero; the row itself stays, steps under way point at it. */
+static void
+row_reset(Row *row)
+{
+    row->created = row->finished = row->cancelled = row->destroyed = row->failures = row->steps = 0;
+    row->busy_ns = 0;
+    PyDict_Clear(row->failed);
+    for (int i = 0; i < ROW_HISTOGRAMS; i++) {
+        histogram_reset(row_histogram(row, i));
+    }
+}
+
 /* The row of a key, if it has one: no Python code runs. */
 static inline Row *
 row_find(TaskProbe *probe, PyObject *key)

@@ -194,6 +194,15 @@ live_end_step(Live *live, int64_t began_ns, int64_t now_ns, State state, PyObjec
     row_observe(live->row, &live->row->step_durations, busy_ns, context);
 }
 
+/* From now on this task counts nowhere: not as alive, and not at its end. */
+static void
+live_forget(Live *live)
+{
+    live_unlist(live);
+    live->done = 1;
+    live->counted = 0;
+}
+
 /* The task is done. `error` is the type of its exception if it failed. */
 static void
 live_end(Live *live, Outcome outcome, PyTypeObject *error, int64_t now_ns, PyObject *context)

@@ -169,6 +169,19 @@ entry_end(ModuleState *state, PyObject *entry, Outcome outcome, PyTypeObject *er
     Py_DECREF(probe); /* taken when the task was entered */
 }
 
+/* Forget a task that a probe counts, while others may hold its entry: a frame of a step under way, for one. */
+static void
+entry_forget(ModuleState *state, Live *live)
+{
+    PyObject *entry = (PyObject *)((char *)live - state->entry_offset);
+    PyObject *context = entry_data(state, entry)->context;
+    TaskProbe *probe = live->row->probe;
+    live_forget(live);
+    PyObject *held = context != NULL ? map_take(state, context) : NULL;
+    Py_XDECREF(held);
+    Py_DECREF(probe); /* taken when the task was entered */
+}
+
 /* The weak references' callback: the task is gone, and this entry was still waiting for its end. */
 static PyObject *
 task_died(PyObject *module, PyObject *entry)
