@@ -58,9 +58,12 @@ def name_parts(function: Any, args: tuple[Any, ...] = ()) -> tuple[str | None, s
             function, args = args[0], args[1:]
         else:
             break
-    named = function if isinstance(function, _NAMED) else type(function)
+    return _parts_of(function if isinstance(function, _NAMED) else type(function))
+
+
+def _parts_of(named: object) -> tuple[str | None, str]:
     module, qualname = _text(named, "__module__"), _text(named, "__qualname__")
-    return (module if module != "builtins" else None), qualname or type(function).__qualname__
+    return (module if module != "builtins" else None), qualname or type(named).__name__
 
 
 def _text(named: object, attribute: str) -> str | None:
