@@ -35,7 +35,7 @@ _THREADLESS = {"OTEL_METRICS_EXPORTER": "conformance_reader"}
 # It counts the threads of the programs that it looks into, and a periodic reader has one.
 COUNTS_THREADS = ("test.test_external_inspection",)
 
-# A daemon in every interpreter that starts, gone at its exit like the metric reader's; a fork does not renew it.
+# A daemon of every interpreter, gone at its exit as the metric reader's is; a fork does not renew it.
 _IDLE_THREAD = """import atexit, threading
 is_over = threading.Event()
 thread = threading.Thread(target=is_over.wait, name="idle", daemon=True)
