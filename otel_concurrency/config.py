@@ -15,6 +15,7 @@ from typing import Any, TypedDict
 
 PREFIX = "OTEL_PYTHON_CONCURRENCY_"
 UPSTREAM_TO_KEEP = ("asyncio", "threading", "exceptions", "fastapi")  # what ours may stand in for
+MAX_SECONDS = 3_600
 MAX_SLOTS = 100_000  # a table row costs some 2 kB: beyond this a typing slip would eat the memory
 
 _TRUE = ("true", "1", "yes", "on")
@@ -74,6 +75,16 @@ def read_slots(value: object) -> int:
     if not 1 <= slots <= MAX_SLOTS:
         raise ValueError(f"not between 1 and {MAX_SLOTS}")
     return slots
+
+
+def read_seconds(value: object) -> float:
+    """Read a time in seconds, from 0 to `MAX_SECONDS`, fractions allowed."""
+    if isinstance(value, bool):
+        raise TypeError("not a number")
+    seconds = float(str(value))
+    if not 0 <= seconds <= MAX_SECONDS:
+        raise ValueError(f"not between 0 and {MAX_SECONDS}")
+    return seconds
 
 
 def read_upstream_names(value: object) -> frozenset[str]:
@@ -143,6 +154,18 @@ class Config:
         "true or false",
         "`false`: exported log records carry no thread name, task name and process id.",
     )
+    exit_timeout: float = _setting(
+        3.0,
+        read_seconds,
+        "seconds",
+        "How long the end of the process may wait for the last spans, log records and metrics, all together.",
+    )
+    exit_signals: bool = _setting(
+        True,
+        read_bool,
+        "true or false",
+        "`false`: SIGTERM ends the process as if we were not there, with whatever was not exported yet.",
+    )
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Config:
@@ -193,6 +216,8 @@ class Options(TypedDict, total=False):
     keep_upstream: list[str] | tuple[str, ...] | set[str] | frozenset[str]
     http_inner_spans: bool
     log_identity: bool
+    exit_timeout: float
+    exit_signals: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from otel_concurrency.defaults import default_variables
 from otel_concurrency.hooks.export_failures import ExportFailures
 from otel_concurrency.hooks.log_flush import LogFlushHook
 from otel_concurrency.signals import exporting, providers
+from otel_concurrency.signals.ending import Ending
 from otel_concurrency.signals.logs import IdentityLogRecordProcessor
 
 STANDS_IN = {  # upstream's instrumentor: ours, which loads in its place
@@ -70,6 +71,7 @@ class ConcurrencyDistro(BaseDistro):
         self._export_failures = ExportFailures()
         self._log_flush = LogFlushHook()
         self._loader_warning = _LoaderWarning()
+        self._ending: Ending | None = None
 
     @property
     def config(self) -> Config:
@@ -129,6 +131,12 @@ class ConcurrencyDistro(BaseDistro):
         if self.is_active and not self._is_replaced(entry_point):
             self._load(entry_point, **kwargs)
 
+    def watch_ending(self) -> None:
+        """See to it that what the process has recorded gets out when it ends."""
+        if self._ending is None:
+            self._ending = Ending(self.config.exit_timeout)
+            self._ending.install()
+
     def stop(self) -> None:
         """Let go of all that was loaded, last first; providers and exporters stay, without ours."""
         for name, instrumentor in reversed(self.loaded.items()):
@@ -141,6 +149,8 @@ class ConcurrencyDistro(BaseDistro):
         self._export_failures.remove()
         self._log_flush.remove()
         self._loader_warning.remove()
+        if self._ending is not None:
+            self._ending.remove()
         for variable, value in self._set_variables.items():
             if os.environ.get(variable) == value:
                 del os.environ[variable]
@@ -215,6 +225,7 @@ class ConcurrencyConfigurator(_OTelSDKConfigurator):
             super()._configure(**kwargs)  # type: ignore[no-untyped-call]
         if distro.is_active:
             providers.join(log_identity=distro.config.log_identity)
+            distro.watch_ending()
 
     def _configure_from_file(self, path: str, distro: ConcurrencyDistro) -> None:
         """Do as upstream does, and see to it that what is off, in the file or beside it, stays off."""

@@ -29,6 +29,8 @@ DEFAULTS = {
     "keep_upstream": frozenset(),
     "http_inner_spans": False,
     "log_identity": True,
+    "exit_timeout": 3.0,
+    "exit_signals": True,
 }
 
 
@@ -64,6 +66,8 @@ def test_every_variable_is_read() -> None:
         "OTEL_PYTHON_CONCURRENCY_KEEP_UPSTREAM": "asyncio, Threading,,",
         "OTEL_PYTHON_CONCURRENCY_HTTP_INNER_SPANS": "ON",
         "OTEL_PYTHON_CONCURRENCY_LOG_IDENTITY": "off",
+        "OTEL_PYTHON_CONCURRENCY_EXIT_TIMEOUT": "0.5",
+        "OTEL_PYTHON_CONCURRENCY_EXIT_SIGNALS": "no",
     }
     assert set(environ) == {setting.variable for setting in SETTINGS}
     assert asdict(Config.from_environ(environ)) == {
@@ -75,6 +79,8 @@ def test_every_variable_is_read() -> None:
         "keep_upstream": frozenset({"asyncio", "threading"}),
         "http_inner_spans": True,
         "log_identity": False,
+        "exit_timeout": 0.5,
+        "exit_signals": False,
     }
 
 
@@ -103,6 +109,10 @@ def test_what_means_false(word: str) -> None:
         ("MAX_COROUTINES", "100001", "200"),
         ("MAX_ERROR_TYPES", "9" * 5000, "50"),  # beyond what int() takes from text
         ("KEEP_UPSTREAM", "asyncio,grpc", "empty"),
+        ("EXIT_TIMEOUT", "soon", "3.0"),
+        ("EXIT_TIMEOUT", "-1", "3.0"),
+        ("EXIT_TIMEOUT", "nan", "3.0"),
+        ("EXIT_TIMEOUT", "inf", "3.0"),
     ],
 )
 def test_a_malformed_value_gives_one_warning_and_the_default(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import _thread
 import logging
+import os
 import queue
 import time
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from collections.abc import Callable
 _logger = logging.getLogger(__name__)
 _jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
 _spares = 0
+_pid = 0
 
 
 class Job:
@@ -50,7 +52,7 @@ def start(call: Callable[[], object]) -> Job | None:
     try:
         _thread.start_new_thread(job.run, ())
     except RuntimeError:
-        if not _spares:
+        if not _spares or os.getpid() != _pid:
             return None
         _spares -= 1
         _jobs.put(job)
@@ -59,13 +61,13 @@ def start(call: Callable[[], object]) -> Job | None:
 
 def keep_spares(number: int) -> None:
     """Start threads that wait for jobs, while the interpreter still lets us."""
-    global _spares
+    global _jobs, _pid, _spares
+    if os.getpid() != _pid:  # a fork leaves no threads
+        _jobs, _pid, _spares = queue.SimpleQueue(), os.getpid(), 0
     while _spares < number:
-        _thread.start_new_thread(lambda: _jobs.get().run(), ())
+        _thread.start_new_thread(_work, (_jobs,))
         _spares += 1
 
 
-def forget_spares() -> None:
-    """In a forked child there are none."""
-    global _jobs, _spares
-    _jobs, _spares = queue.SimpleQueue(), 0
+def _work(todo: queue.SimpleQueue[Job]) -> None:
+    todo.get().run()

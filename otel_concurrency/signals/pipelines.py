@@ -14,7 +14,8 @@ import inspect
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from opentelemetry._logs import get_logger_provider
@@ -25,6 +26,9 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import get_tracer_provider
 
 from otel_concurrency.signals import jobs
+
+EXIT_HANDLERS = ("_atexit_handler", "_at_exit_handler")
+"""Where a provider keeps what it has registered with `atexit`; None once it is shut down."""
 
 _POLL_S = 0.001
 _HURRY_S = 0.002  # how long a hurried worker waits between two looks at its queue
@@ -41,6 +45,7 @@ _BATCH_PARTS = (
 )
 _READER_PARTS = ("_exporter", "_daemon_thread", "_shutdown", "_shutdown_event", "_shutdown_once")
 _OURS = "otel_concurrency."
+_UPSTREAM = "opentelemetry."
 
 
 class Pipeline(ABC):
@@ -66,8 +71,14 @@ class Pipeline(ABC):
     def close(self) -> None:
         """Start to export the rest and take nothing new from now on; returns at once."""
 
-    def abandon(self) -> None:  # noqa: B027
-        """Let go of what has not been sent, and of the exporter; returns soon."""
+    @abstractmethod
+    def release(self) -> Callable[[], object] | None:
+        """Give up what has not been sent; returns the call that closes the exporter, if there is one."""
+
+    @property
+    @abstractmethod
+    def needs_thread(self) -> bool:
+        """Whether its end takes code that is not the SDK's, which may hang: a thread must be kept for it."""
 
 
 class Batch(Pipeline):
@@ -120,9 +131,13 @@ class Batch(Pipeline):
             self._batch._shutdown = True
             self._batch._worker_awaken.set()
 
-    def abandon(self) -> None:
+    def release(self) -> Callable[[], object]:
         self._batch._shutdown_timeout_exceeded = True
-        _shut_down(self._batch._exporter)
+        return _closing(self._batch._exporter)
+
+    @property
+    def needs_thread(self) -> bool:
+        return _is_foreign(self._batch._exporter)
 
 
 class Reader(Pipeline):
@@ -154,8 +169,12 @@ class Reader(Pipeline):
         if self._reader._shutdown_once.do_once(self._mark):
             self._reader._shutdown_event.set()
 
-    def abandon(self) -> None:
-        _shut_down(self._reader._exporter)
+    def release(self) -> Callable[[], object]:
+        return _closing(self._reader._exporter)
+
+    @property
+    def needs_thread(self) -> bool:
+        return _is_foreign(self._reader._exporter)
 
     def _mark(self) -> None:
         self._reader._shutdown = True
@@ -184,6 +203,13 @@ class Other(Pipeline):
     def close(self) -> None:
         self._start(self._part.shutdown)
 
+    def release(self) -> None:
+        return None  # `close` has closed the exporter, too
+
+    @property
+    def needs_thread(self) -> bool:
+        return True
+
     def _start(self, call: Any) -> None:
         self._job = jobs.start(call)
         if self._job is None:  # no thread any more, and none kept: as upstream does it
@@ -191,31 +217,62 @@ class Other(Pipeline):
             self._job.run()
 
 
-def spans() -> list[Pipeline]:
-    """The ways out for spans, of the tracer provider that is set now."""
-    provider = get_tracer_provider()
-    if not isinstance(provider, TracerProvider):
-        return []
-    return [_of_processor(each) for each in _flat(getattr(provider, "_active_span_processor", None))]
+@dataclass(frozen=True, slots=True)
+class Pipelines:
+    """The ways out of this process, signal by signal.
+
+    Attributes:
+        spans: Of the tracer provider.
+        log_records: Of the logger provider.
+        metrics: Of the meter provider.
+    """
+
+    spans: tuple[Pipeline, ...] = ()
+    log_records: tuple[Pipeline, ...] = ()
+    metrics: tuple[Pipeline, ...] = ()
+
+    def __iter__(self) -> Iterator[Pipeline]:
+        return iter((*self.spans, *self.log_records, *self.metrics))
 
 
-def log_records() -> list[Pipeline]:
-    """The ways out for log records, of the logger provider that is set now."""
-    provider = get_logger_provider()
-    if not isinstance(provider, LoggerProvider):
-        return []
-    return [_of_processor(each) for each in _flat(getattr(provider, "_multi_log_record_processor", None))]
+def current(*, at_exit: bool = False) -> Pipelines:
+    """Return the ways out behind the global providers; one that is not the SDK's has none.
+
+    Args:
+        at_exit: Leave out providers that do not end with the process: those that have been shut down, and
+            those that were made with `shutdown_on_exit=False`.
+    """
+    spans: Iterator[Any] = iter(())
+    log_records: Iterator[Any] = iter(())
+    readers: Sequence[Any] = ()
+    for provider in providers():
+        if at_exit and not ends_with_process(provider):
+            continue
+        if isinstance(provider, TracerProvider):
+            spans = _flat(getattr(provider, "_active_span_processor", None))
+        elif isinstance(provider, LoggerProvider):
+            log_records = _flat(getattr(provider, "_multi_log_record_processor", None))
+        else:
+            readers = getattr(provider, "_metric_readers", ())
+    return Pipelines(
+        tuple(map(_of_processor, spans)),
+        tuple(map(_of_processor, log_records)),
+        tuple(map(_of_reader, readers)),
+    )
 
 
-def metrics() -> list[Pipeline]:
-    """The ways out for metrics, of the meter provider that is set now."""
-    provider = get_meter_provider()
-    if not isinstance(provider, MeterProvider):
-        return []
+def providers() -> list[TracerProvider | LoggerProvider | MeterProvider]:
+    """Return those of the global providers that are the SDK's."""
     return [
-        Reader(each) if _has(each, _READER_PARTS) and each._daemon_thread else Other(each)
-        for each in getattr(provider, "_metric_readers", ())
+        each
+        for each in (get_tracer_provider(), get_logger_provider(), get_meter_provider())
+        if isinstance(each, (TracerProvider, LoggerProvider, MeterProvider))
     ]
+
+
+def ends_with_process(provider: object) -> bool:
+    """Whether a provider of the SDK is due to shut down when the process ends."""
+    return any(getattr(provider, name, None) is not None for name in EXIT_HANDLERS)
 
 
 def _flat(processor: Any) -> Iterator[Any]:
@@ -234,6 +291,10 @@ def _of_processor(processor: Any) -> Pipeline:
     return Batch(batch) if _has(batch, _BATCH_PARTS) and batch._worker_thread.is_alive() else Other(processor)
 
 
+def _of_reader(reader: Any) -> Pipeline:
+    return Reader(reader) if _has(reader, _READER_PARTS) and reader._daemon_thread else Other(reader)
+
+
 def _has(part: object, names: tuple[str, ...]) -> bool:
     return all(hasattr(part, name) for name in names)
 
@@ -245,7 +306,13 @@ def _ended(thread: threading.Thread | None, deadline: float) -> bool:
     return not thread.is_alive()
 
 
-def _shut_down(exporter: Any) -> None:
-    """Close an exporter: what it is waiting for, it gives up."""
-    accepts_timeout = "timeout_millis" in inspect.signature(exporter.shutdown).parameters
-    exporter.shutdown(timeout_millis=0) if accepts_timeout else exporter.shutdown()
+def _is_foreign(exporter: object) -> bool:
+    return not type(exporter).__module__.startswith(_UPSTREAM)
+
+
+def _closing(exporter: Any) -> Callable[[], object]:
+    """Make the call that closes an exporter: what it is waiting for, it gives up."""
+    if "timeout_millis" in inspect.signature(exporter.shutdown).parameters:
+        return lambda: exporter.shutdown(timeout_millis=0)
+    shutdown: Callable[[], object] = exporter.shutdown
+    return shutdown

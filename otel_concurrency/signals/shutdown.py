@@ -6,14 +6,19 @@ away, that takes them 14.6 s. Here the threads that export anyway are all woken 
 
 from __future__ import annotations
 
+import atexit
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
-from otel_concurrency.signals import pipelines
+from otel_concurrency.signals import jobs, pipelines
 from otel_concurrency.signals.pipelines import Pipeline
 
+GRACE_S = 0.2
+"""How long a thread may take to notice that its exporter was closed, once the time is over."""
 
-def flush(timeout_s: float) -> bool:
+
+def flush(timeout_s: float, *, tell: Callable[[], object] | None = None) -> bool:
     """Export what was recorded until now; the process goes on.
 
     Starts no thread at interpreter exit. Metrics are collected when spans and log records are out, or half of
@@ -21,31 +26,70 @@ def flush(timeout_s: float) -> bool:
 
     Args:
         timeout_s: Time for all signals together; whatever is not out by then stays where it is.
+        tell: Called before metrics are collected; what it records is exported, too.
 
     Returns:
         Whether everything has been handed to the exporters, and these are done with it.
     """
     began = time.monotonic()
-    first, then = [*pipelines.spans(), *pipelines.log_records()], pipelines.metrics()
+    parts = pipelines.current()
+    first = (*parts.spans, *parts.log_records)
     _begin(first)
     _wait(first, began + timeout_s / 2)
-    _begin(then)
-    is_done = _wait([*first, *then], began + timeout_s)
-    for each in (*first, *then):
+    if tell is not None:
+        tell()
+        _begin(parts.log_records)
+    _begin(parts.metrics)
+    is_done = _wait(parts, began + timeout_s)
+    for each in parts:
         each.end()
     return is_done
 
 
-def shutdown(timeout_s: float) -> bool:
+def shutdown(timeout_s: float, *, tell: Callable[[], object] | None = None) -> bool:
     """Export the rest and take nothing new; then the exporters are closed and their threads left behind.
+
+    Providers that do not end with the process, by the user's will, are left alone. The others no longer shut
+    down by themselves at exit.
 
     Args:
         timeout_s: Time for all signals together.
+        tell: Called before metrics are collected; what it records is exported, too.
 
     Returns:
         Whether everything has been handed to the exporters, and these are done with it.
     """
-    return flush(timeout_s)
+    began = time.monotonic()
+    parts = pipelines.current(at_exit=True)
+    try:
+        _close(parts.spans)
+        _begin(parts.log_records)
+        _wait((*parts.spans, *parts.log_records), began + timeout_s / 2)
+        if tell is not None:
+            tell()
+        _close(parts.log_records)
+        _close(parts.metrics)
+        is_done = _wait(parts, began + timeout_s)
+    except KeyboardInterrupt:  # somebody has waited long enough
+        is_done = False
+    ended = time.monotonic() + GRACE_S
+    for job in [_run_closing(each) for each in parts]:
+        if job is not None:
+            job.wait(ended)
+    if not is_done:
+        _wait(parts, ended)
+    _retire()
+    return is_done
+
+
+def prepare() -> None:
+    """Keep threads for what may hang in `shutdown`, while the interpreter still gives any."""
+    jobs.keep_spares(sum(each.needs_thread for each in pipelines.current(at_exit=True)))
+
+
+def has_unsent() -> bool:
+    """Whether spans or log records wait, or are on their way; metrics cannot be told."""
+    return any(each.has_unsent for each in pipelines.current())
 
 
 def _begin(parts: Iterable[Pipeline]) -> None:
@@ -53,5 +97,40 @@ def _begin(parts: Iterable[Pipeline]) -> None:
         each.begin()
 
 
+def _close(parts: Iterable[Pipeline]) -> None:
+    for each in parts:
+        each.close()
+
+
 def _wait(parts: Iterable[Pipeline], deadline: float) -> bool:
     return all(each.wait(deadline) for each in parts)
+
+
+def _run_closing(part: Pipeline) -> jobs.Job | None:
+    """Close an exporter: the SDK's here and now, which is quick, any other on a thread."""
+    call = part.release()
+    if call is None:
+        return None
+    job = jobs.start(call) if part.needs_thread else None
+    if job is None:
+        jobs.Job(call).run()
+    return job
+
+
+def _retire() -> None:
+    """Keep the providers from doing it all once more, in the exit handlers that follow."""
+    for provider in pipelines.providers():
+        _retire_one(provider)
+
+
+def _retire_one(provider: Any) -> None:
+    if not pipelines.ends_with_process(provider):
+        return
+    atexit.unregister(provider.shutdown)
+    for name in pipelines.EXIT_HANDLERS:
+        if hasattr(provider, name):
+            setattr(provider, name, None)
+    if hasattr(
+        provider, "_shutdown_once"
+    ):  # a meter provider's; the others may shut down as often as they like
+        provider._shutdown_once.do_once(lambda: setattr(provider, "_shutdown", True))

@@ -95,6 +95,8 @@ def test_every_setting_is_a_flag_of_the_command(run: Run) -> None:
         "keep_upstream": "threading,asyncio",
         "http_inner_spans": "TRUE",
         "log_identity": "False",
+        "exit_timeout": "1.5",
+        "exit_signals": "off",
     }
     typed = [part for name, value in flags.items() for part in (f"--concurrency_{name}", value)]
     ended = run(program, *typed, env=SILENT)
@@ -107,6 +109,8 @@ def test_every_setting_is_a_flag_of_the_command(run: Run) -> None:
         "keep_upstream": ["asyncio", "threading"],
         "http_inner_spans": True,
         "log_identity": False,
+        "exit_timeout": 1.5,
+        "exit_signals": False,
     }
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import _thread
+import atexit
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,12 +19,12 @@ from opentelemetry.sdk.metrics.export import (
     MetricExportResult,
     PeriodicExportingMetricReader,
 )
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import ConcurrentMultiSpanProcessor, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from otel_concurrency.signals import pipelines
-from otel_concurrency.signals.shutdown import flush
+from otel_concurrency.signals.shutdown import flush, has_unsent, prepare, shutdown
 
 LONG = 30.0
 """Seconds that no healthy flush takes."""
@@ -53,12 +56,15 @@ class Spans(InMemorySpanExporter):
 
     def __init__(self) -> None:
         super().__init__()
-        self.gate = threading.Event()
+        self.gate, self.closed = threading.Event(), threading.Event()
         self.gate.set()
 
     def export(self, spans: Any) -> SpanExportResult:
         self.gate.wait()
         return super().export(spans)
+
+    def shutdown(self) -> None:
+        self.closed.set()
 
 
 class SDK:
@@ -66,12 +72,12 @@ class SDK:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.spans, self.logs, self.metrics = Spans(), InMemoryLogRecordExporter(), Metrics()
-        self.tracer_provider = TracerProvider(shutdown_on_exit=False)
+        self.tracer_provider = TracerProvider()
         self.tracer_provider.add_span_processor(BatchSpanProcessor(self.spans))
-        self.logger_provider = LoggerProvider(shutdown_on_exit=False)
+        self.logger_provider = LoggerProvider()
         self.logger_provider.add_log_record_processor(BatchLogRecordProcessor(self.logs))
         self.reader = PeriodicExportingMetricReader(self.metrics)
-        self.meter_provider = MeterProvider([self.reader], shutdown_on_exit=False)
+        self.meter_provider = MeterProvider([self.reader])
         monkeypatch.setattr(pipelines, "get_tracer_provider", lambda: self.tracer_provider)
         monkeypatch.setattr(pipelines, "get_logger_provider", lambda: self.logger_provider)
         monkeypatch.setattr(pipelines, "get_meter_provider", lambda: self.meter_provider)
@@ -103,9 +109,7 @@ def sdk(monkeypatch: pytest.MonkeyPatch) -> Iterator[SDK]:
     sdk = SDK(monkeypatch)
     yield sdk
     sdk.spans.gate.set()
-    sdk.tracer_provider.shutdown()
-    sdk.logger_provider.shutdown()
-    sdk.meter_provider.shutdown()
+    assert shutdown(LONG)
 
 
 @pytest.mark.parametrize("number", [1, 511, 512, 513, 1_500])
@@ -140,3 +144,153 @@ def test_metrics_are_collected_when_spans_are_out(sdk: SDK) -> None:
     sdk.record(600)
     assert flush(LONG)
     assert seen == [600]
+
+
+def test_a_shutdown_exports_the_rest_and_takes_nothing_new(sdk: SDK) -> None:
+    sdk.record(700)
+    assert shutdown(LONG)
+    sdk.record()
+    assert shutdown(LONG)
+    assert sdk.exported() == (700, 700, [700])
+    assert sdk.metrics.is_shut_down
+
+
+def test_the_providers_do_not_shut_down_a_second_time(sdk: SDK, monkeypatch: pytest.MonkeyPatch) -> None:
+    unregistered: list[Any] = []
+    unregister = atexit.unregister
+    monkeypatch.setattr(atexit, "unregister", lambda call: (unregistered.append(call), unregister(call)))
+    providers = [sdk.tracer_provider, sdk.logger_provider, sdk.meter_provider]
+    shutdown(LONG)
+    assert unregistered == [provider.shutdown for provider in providers]
+    assert not any(map(pipelines.ends_with_process, providers))
+
+
+def test_a_shutdown_ends_in_time_when_an_exporter_hangs_and_the_other_signals_are_out(sdk: SDK) -> None:
+    sdk.spans.gate.clear()
+    sdk.record()
+    began = time.monotonic()
+    assert not shutdown(0.5)
+    assert time.monotonic() - began < 10
+    assert sdk.exported() == (0, 1, [1])
+
+
+def test_an_exporter_that_retries_is_stopped_when_the_time_is_over(sdk: SDK) -> None:
+    """As upstream's do: `shutdown` ends their waiting."""
+    given_up = threading.Event()
+
+    def export(spans: Any) -> SpanExportResult:
+        if sdk.spans.closed.wait(LONG):
+            given_up.set()
+        return SpanExportResult.FAILURE
+
+    sdk.spans.export = export  # type: ignore[method-assign]
+    sdk.record()
+    assert not shutdown(0.1)
+    assert given_up.wait(LONG)
+
+
+def test_what_is_told_at_the_end_is_exported(sdk: SDK) -> None:
+    sdk.record()
+    assert shutdown(LONG, tell=sdk.record)
+    assert sdk.exported() == (1, 2, [2])
+
+
+def test_what_is_told_at_a_flush_is_exported(sdk: SDK) -> None:
+    sdk.record()
+    assert flush(LONG, tell=lambda: sdk.logger.emit(body="done"))
+    assert sdk.exported() == (1, 2, [1])
+
+
+def test_a_provider_that_the_program_ends_itself_is_left_alone(sdk: SDK) -> None:
+    sdk.tracer_provider = TracerProvider(shutdown_on_exit=False)
+    sdk.tracer_provider.add_span_processor(BatchSpanProcessor(sdk.spans))
+    assert shutdown(LONG)
+    with sdk.tracer_provider.get_tracer("app").start_as_current_span("late"):
+        pass
+    sdk.tracer_provider.shutdown()
+    assert [span.name for span in sdk.spans.get_finished_spans()] == ["late"]
+
+
+def test_a_provider_that_was_shut_down_is_left_alone(sdk: SDK, caplog: pytest.LogCaptureFixture) -> None:
+    sdk.record()
+    sdk.tracer_provider.shutdown()
+    sdk.meter_provider.shutdown()
+    assert shutdown(LONG)
+    assert sdk.exported() == (1, 1, [1])
+    assert caplog.records == []
+
+
+def test_processors_of_another_kind_are_called_within_the_time(sdk: SDK) -> None:
+    stuck, called = threading.Event(), []
+
+    class Stuck(SpanProcessor):
+        def shutdown(self) -> None:
+            stuck.wait()
+
+    class Failing(SpanProcessor):
+        def shutdown(self) -> None:
+            called.append("shutdown")
+            raise ValueError("no luck")
+
+        def force_flush(self, timeout_millis: int = 30_000) -> bool:
+            called.append("flush")
+            raise ValueError("no luck")
+
+    concurrent = ConcurrentMultiSpanProcessor(2)
+    for processor in (Failing(), Stuck()):
+        concurrent.add_span_processor(processor)
+    sdk.tracer_provider.add_span_processor(concurrent)
+    sdk.record()
+    assert flush(LONG)
+    assert not shutdown(0.5)
+    assert (called, sdk.exported()) == (["flush", "shutdown"], (1, 1, [1, 1]))
+    stuck.set()
+
+
+def test_it_works_where_no_thread_can_be_started(sdk: SDK, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As at interpreter exit since CPython 3.12; threads kept from before do what may hang."""
+
+    def refuse(*args: object) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    stuck = threading.Event()
+    sdk.metrics.shutdown = lambda *args, **kwargs: stuck.wait()  # type: ignore[assignment, method-assign]
+    prepare()
+    monkeypatch.setattr(_thread, "start_new_thread", refuse)
+    sdk.record()
+    assert shutdown(LONG)
+    assert sdk.exported() == (1, 1, [1])
+    stuck.set()
+
+
+def test_an_interrupt_ends_the_wait(sdk: SDK, monkeypatch: pytest.MonkeyPatch) -> None:
+    sdk.spans.gate.clear()
+    sdk.record()
+    main = threading.main_thread().ident
+    assert main is not None
+    timer = threading.Timer(0.2, signal.pthread_kill, (main, signal.SIGINT))
+    timer.start()
+    began = time.monotonic()
+    assert not shutdown(LONG)
+    assert time.monotonic() - began < LONG / 2
+    timer.join()
+
+
+def test_what_waits_or_is_on_its_way_is_unsent(sdk: SDK) -> None:
+    assert not has_unsent()
+    sdk.spans.gate.clear()
+    sdk.tracer.start_span("order").end()
+    assert has_unsent()
+    flush(0.2)
+    assert has_unsent()
+    sdk.spans.gate.set()
+    assert flush(LONG)
+    assert not has_unsent()
+
+
+def test_without_an_sdk_there_is_nothing_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    for signal_name in ("tracer", "logger", "meter"):
+        monkeypatch.setattr(pipelines, f"get_{signal_name}_provider", object)
+    assert flush(LONG)
+    assert shutdown(LONG)
+    assert not has_unsent()
