@@ -118,6 +118,18 @@ class Config:
         "true or false",
         "`false`: asyncio tasks are left alone, and there are no task metrics.",
     )
+    process_pools: bool = _setting(
+        True,
+        read_bool,
+        "true or false",
+        "`false`: process pools are left alone: no trace crosses them, and there are no metrics of them.",
+    )
+    process_spans: bool = _setting(
+        True,
+        read_bool,
+        "true or false",
+        "`false`: a process pool's work item gets no span of its own in the worker process.",
+    )
     native: bool = _setting(
         True,
         read_bool,
@@ -210,6 +222,8 @@ class Options(TypedDict, total=False):
 
     enabled: bool
     tasks: bool
+    process_pools: bool
+    process_spans: bool
     native: bool
     max_coroutines: int
     max_error_types: int
@@ -234,6 +248,13 @@ class FastAPIOptions:
     """Options of `concurrency_fastapi` in a configuration file; None leaves the variable or the default."""
 
     http_inner_spans: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessPoolOptions:
+    """Options of `concurrency_process_pools` in a configuration file; None leaves it to the variable."""
+
+    process_spans: bool | None = None
 
 
 def _read(setting: Setting, name: str, value: object) -> object:

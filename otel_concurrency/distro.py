@@ -33,7 +33,10 @@ STANDS_IN = {  # upstream's instrumentor: ours, which loads in its place
     "asyncio": "concurrency_asyncio",
     "fastapi": "concurrency_fastapi",
 }
-_SWITCHES = {"concurrency_asyncio": "tasks"}  # instrumentor of ours: the setting that turns it off
+_SWITCHES = {  # instrumentor of ours: the setting that turns it off
+    "concurrency_asyncio": "tasks",
+    "concurrency_process_pools": "process_pools",
+}
 _GROUP = "opentelemetry_instrumentor"
 _OURS = "otel_concurrency."
 _OUR_NAMES = "concurrency_"  # what our instrumentors' entry points begin with

@@ -23,6 +23,8 @@ from otel_concurrency.config import (
 DEFAULTS = {
     "enabled": True,
     "tasks": True,
+    "process_pools": True,
+    "process_spans": True,
     "native": True,
     "max_coroutines": 200,
     "max_error_types": 50,
@@ -60,6 +62,8 @@ def test_every_variable_is_read() -> None:
     environ = {
         "OTEL_PYTHON_CONCURRENCY_ENABLED": "false",
         "OTEL_PYTHON_CONCURRENCY_TASKS": "0",
+        "OTEL_PYTHON_CONCURRENCY_PROCESS_POOLS": "off",
+        "OTEL_PYTHON_CONCURRENCY_PROCESS_SPANS": "false",
         "OTEL_PYTHON_CONCURRENCY_NATIVE": "No",
         "OTEL_PYTHON_CONCURRENCY_MAX_COROUTINES": " 17 ",
         "OTEL_PYTHON_CONCURRENCY_MAX_ERROR_TYPES": "1",
@@ -73,6 +77,8 @@ def test_every_variable_is_read() -> None:
     assert asdict(Config.from_environ(environ)) == {
         "enabled": False,
         "tasks": False,
+        "process_pools": False,
+        "process_spans": False,
         "native": False,
         "max_coroutines": 17,
         "max_error_types": 1,

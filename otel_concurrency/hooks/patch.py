@@ -99,5 +99,33 @@ class Patch:
         return was_outermost
 
 
+class Switch:
+    """Whether a replacement still does more than the original.
+
+    Each replacement has one of its own: one that others patched over stays silent when its hook comes back.
+    """
+
+    __slots__ = ("is_on",)
+
+    def __init__(self) -> None:
+        self.is_on = True
+
+    def turn_off(self) -> None:
+        """From now on the replacement does what the original does."""
+        self.is_on = False
+
+
+def switched(
+    make_replacement: Callable[[Any, Switch], Any],
+) -> Callable[[Any], tuple[Any, Callable[[], None]]]:
+    """Let a replacement be silenced by a switch that it is handed; for `Patch`."""
+
+    def make(original: Any) -> tuple[Any, Callable[[], None]]:
+        switch = Switch()
+        return make_replacement(original, switch), switch.turn_off
+
+    return make
+
+
 def _do_nothing() -> None:
     pass

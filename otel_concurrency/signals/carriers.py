@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import contextvars
 import logging
+from collections.abc import Mapping
 
 from opentelemetry import context as opentelemetry_context
 from opentelemetry import propagate
+from opentelemetry.context import Context
 
 _logger = logging.getLogger(__name__)
 _told = False
@@ -31,23 +33,33 @@ def capture() -> dict[str, str]:
     return {key: value for key, value in carrier.items() if isinstance(key, str) and isinstance(value, str)}
 
 
-def restore(carrier: dict[str, str]) -> contextvars.Context:
+def extract(carrier: Mapping[str, str]) -> Context:
+    """Return the OpenTelemetry context that a carrier says; never raises.
+
+    Args:
+        carrier: What `capture` returned, here or in another process; empty means no span and no baggage.
+    """
+    nothing = Context()
+    if not carrier:
+        return nothing
+    try:
+        return propagate.extract(carrier, nothing)
+    except Exception:
+        _tell_once("A propagator failed to extract; this work goes on without its context")
+        return nothing
+
+
+def restore(carrier: Mapping[str, str]) -> contextvars.Context:
     """Return a copy of the current context, in which OpenTelemetry's own is what a carrier says.
 
     What OpenTelemetry had in the current context does not shine through: a worker that was forked inside a
     span must not lend that span to every item that it runs later.
 
     Args:
-        carrier: What `capture` returned, here or in another process; empty means no span and no baggage.
+        carrier: As `extract` takes it.
     """
-    carried = opentelemetry_context.Context()
-    if carrier:
-        try:
-            carried = propagate.extract(carrier, carried)
-        except Exception:
-            _tell_once("A propagator failed to extract; this work goes on without its context")
     restored = contextvars.copy_context()
-    restored.run(opentelemetry_context.attach, carried)
+    restored.run(opentelemetry_context.attach, extract(carrier))
     return restored
 
 

@@ -27,6 +27,8 @@ WORKER_STATE = "python.executor.worker.state"
 CRASH_REASON = "python.executor.worker.crash.reason"
 COMPONENT = "otel_concurrency.component"
 
+WORK_QUEUE_TIME = "python.executor.task.queue.time"
+
 PROCESS_PID = "process.pid"
 THREAD_ID = "thread.id"
 THREAD_NAME = "thread.name"
@@ -46,6 +48,7 @@ ATTRIBUTE_MEANINGS = {
     WORKER_STATE: "`active`: runs something; `idle`: waits for work",
     CRASH_REASON: "how a worker was lost: a signal's name, `exit <code>`, or an exception's type",
     COMPONENT: "which part of us: `collection` is reading the probes and building data points",
+    WORK_QUEUE_TIME: "from being handed in to the real start, in seconds",
     PROCESS_PID: "process that emitted the log record",
     THREAD_ID: "`threading.get_ident()` of the thread that emitted the log record",
     THREAD_NAME: "its name, where `threading` knows it",
@@ -55,6 +58,9 @@ ATTRIBUTE_MEANINGS = {
 
 LOG_ATTRIBUTES = (THREAD_ID, THREAD_NAME, PROCESS_PID, TASK_NAME)
 """What every log record carries."""
+
+SPAN_ATTRIBUTES = (CODE_FUNCTION_NAME, EXECUTOR_NAME, EXECUTOR_TYPE, WORK_QUEUE_TIME, ERROR_TYPE)
+"""What the span of a process pool's work item carries."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,11 +18,6 @@ PENDING: dict[str, dict[str, tuple[str, ...]]] = {
         "asyncio": ("run_in_executor", "Thread, ", "pool, "),
         "uvloop": ("run_in_executor", "Thread, ", "pool, "),
     },
-    "hooks/process_pools.py": {
-        "fork": ("ProcessPoolExecutor",),
-        "spawn": ("ProcessPoolExecutor",),
-        "forkserver": ("ProcessPoolExecutor",),
-    },
     "hooks/multiprocessing_pools.py": {
         "threads": ("ThreadPool.",),
         "fork": ("Pool",),

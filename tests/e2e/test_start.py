@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import textwrap
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,8 @@ def test_every_setting_is_a_flag_of_the_command(run: Run) -> None:
     flags = {
         "enabled": "no",
         "tasks": "off",
+        "process_pools": "0",
+        "process_spans": "no",
         "native": "0",
         "max_coroutines": "7",
         "max_error_types": "5",
@@ -103,6 +106,8 @@ def test_every_setting_is_a_flag_of_the_command(run: Run) -> None:
     assert ended.said() == {
         "enabled": False,
         "tasks": False,
+        "process_pools": False,
+        "process_spans": False,
         "native": False,
         "max_coroutines": 7,
         "max_error_types": 5,
@@ -174,7 +179,13 @@ def test_switched_off_ours_behaves_as_the_upstream_distro(run: Run) -> None:
     assert "FastAPIInstrumentor" in ended.said()["instrumented"]
 
 
-OFF_WITH_OURS = {"OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "concurrency_asyncio,concurrency_fastapi"}
+OFF_WITH_OURS = {
+    "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": ",".join(
+        each.name
+        for each in entry_points(group="opentelemetry_instrumentor")
+        if each.name.startswith("concurrency_")
+    )
+}
 BROKEN = """
     [opentelemetry_instrumentor]
     broken = broken:Broken
