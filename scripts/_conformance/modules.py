@@ -67,7 +67,7 @@ SLOW = (
 TIME_LIMITS_S = {
     "test.test_multiprocessing_main_handling": 600,
     "test.test_multiprocessing": 2400,
-    "test.test_subprocess": 1200,
+    "test.test_subprocess": 2400,
     "test.test_concurrent_futures": 1200,
     "test.test_threading": 600,
     "": 300,

@@ -1,18 +1,39 @@
 """Tell, from inside a program, which instrumentation it runs under: one JSON object on standard output.
 
-Leans on nothing but asyncio, so that it says the same bare, under ours and under upstream's instrumentor.
+Leans on nothing but the standard library, so that it says the same bare, under ours and under upstream's
+instrumentors.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import multiprocessing.pool
+import multiprocessing.process
+import os
 import platform
+import subprocess
 import sys
+import threading
 import types
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from typing import Any
 
 TASKS = 7
+WORK_ITEMS = 5
+# Where hooks of ours sit: what they are for, and the classes and modules that they patch.
+PLACES: Mapping[str, Sequence[object]] = {
+    "tasks": (asyncio.BaseEventLoop,),
+    "threads": (threading.Thread,),
+    "thread pools": (ThreadPoolExecutor,),
+    "futures": (Future,),
+    "process pools": (ProcessPoolExecutor, sys.modules[ProcessPoolExecutor.__module__]),
+    "multiprocessing pools": (multiprocessing.pool.Pool, multiprocessing.pool),
+    "processes": (multiprocessing.process.BaseProcess,),
+    "subprocesses": (subprocess.Popen, subprocess),
+    "exit": (os,),
+}
 
 
 async def sanity_child() -> None:
@@ -26,6 +47,22 @@ async def sanity_main() -> dict[str, object]:
     coroutine = tasks[0].get_coro()
     await asyncio.wait(tasks)
     return {"coroutine_is_proxied": type(coroutine) is not types.CoroutineType}
+
+
+def sanity_item() -> None:
+    """Do a pool's work."""
+
+
+def hooks() -> list[str]:
+    """Return the `PLACES` in which a function is ours; told by the file that its code comes from."""
+    return [name for name, owners in PLACES.items() if any(map(has_ours, owners))]
+
+
+def has_ours(owner: object) -> bool:
+    """Tell whether an attribute of a class or module is one of our hooks' functions."""
+    values = [getattr(value, "__func__", value) for value in vars(owner).values()]
+    files = [getattr(getattr(value, "__code__", None), "co_filename", "") for value in values]
+    return any(os.path.join("otel_concurrency", "hooks", "") in file for file in files)
 
 
 def probe_way() -> str | None:
@@ -43,6 +80,7 @@ def describe() -> dict[str, Any]:
         "create_task_is_patched": origin != asyncio.base_events.__file__,
         "create_task_origin": origin,
         "asyncio_module_is_patched": hasattr(asyncio.create_task, "__wrapped__"),
+        "hooks": hooks(),
         "probe_way": probe_way(),
         "release": platform.python_version(),
         **asyncio.run(sanity_main()),
@@ -50,4 +88,7 @@ def describe() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    with ThreadPoolExecutor(2, thread_name_prefix="sanity") as pool:
+        for _ in range(WORK_ITEMS):
+            pool.submit(sanity_item)
     json.dump(describe(), sys.stdout)

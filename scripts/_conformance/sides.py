@@ -16,15 +16,20 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 HERE = Path(__file__).resolve().parent
-SANITY_TASKS = 7  # as many as sanity.py creates
+SANITY_TASKS, SANITY_ITEMS = 7, 5  # as many as sanity.py creates
+SANITY_POOL = "pool sanity"
 SANITY_TIMEOUT_S = 120
 SIDES = ("bare", "native", "pure", "upstream")
 IDLE = "idle"
-# Upstream's instrumentors that ours neither needs nor replaces yet: what they do is not ours to answer for.
-NOT_OURS = "threading,exceptions"
+# Upstream's that ours neither needs nor replaces yet, not ours to answer for; and those of libraries that no
+# test of CPython's uses: importing them takes every instrumented child a second.
+NOT_OURS = "threading,exceptions,fastapi,concurrency_fastapi,aiohttp-client,celery"
 COLLECTION_INTERVAL_MS = 250
+# What `sanity.py` has to find of ours.
+HOOKS = ("tasks",)
 
 _METADATA = "Metadata-Version: 2.1\nName: otel-concurrency-conformance-sink\nVersion: 1\n"
 _ENTRY_POINTS = """[opentelemetry_metrics_exporter]
@@ -133,7 +138,11 @@ class Side:
             raise SideError(f"{self.name}: {problem}; found {found}, task counters {created or 'none'}")
         if found["probe_way"] is None:
             return Proof(f"{self.name}: create_task is asyncio's own", done.stderr)
-        summary = f"{self.name}: {found['probe_way']} probe, {sum(created.values()):g} tasks counted"
+        items = created.pop(SANITY_POOL, 0)
+        summary = (
+            f"{self.name}: {found['probe_way']} probe, {sum(created.values()):g} tasks counted, "
+            f"{items:g} work items; hooks on {', '.join(found['hooks'])}"
+        )
         return Proof(summary, done.stderr)
 
     def _problem(self, found: Mapping[str, object], created: Mapping[str, float]) -> str | None:
@@ -144,6 +153,8 @@ class Side:
         if not self.is_ours:
             if patched or created:
                 return "our task hook is active where it must not be"
+            if found["hooks"]:
+                return f"hooks of ours are active where they must not be: {found['hooks']}"
             if self.name == "upstream" and not found["asyncio_module_is_patched"]:
                 return "upstream's asyncio instrumentor is not active"
             return None
@@ -151,11 +162,16 @@ class Side:
             return "our task hook is not active: asyncio.BaseEventLoop.create_task is asyncio's own"
         if found["asyncio_module_is_patched"]:
             return "upstream's asyncio instrumentor is active beside ours"
+        if absent := [hook for hook in HOOKS if hook not in cast("Sequence[str]", found["hooks"])]:
+            return f"hooks of ours are not active: {', '.join(absent)}"
         expected = "pure" if self.name == "pure" else "proxy" if release < (3, 14) else "watcher"
         if found["probe_way"] != expected:
             return f"tasks are followed by the {found['probe_way']} probe, not by the {expected} one"
         if counted != SANITY_TASKS:
             return f"{SANITY_TASKS} tasks were created, our probe counted {counted:g}"
+        items = created.get(SANITY_POOL, 0)
+        if "thread pools" in HOOKS and items != SANITY_ITEMS:
+            return f"{SANITY_ITEMS} work items were done in a pool, our probe counted {items:g}"
         return None
 
 

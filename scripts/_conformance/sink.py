@@ -1,4 +1,4 @@
-"""Exporters that send nothing anywhere, and say at the end how many tasks they were told of.
+"""Exporters that send nothing anywhere, and say at the end how many tasks and work items they were told of.
 
 Registered under the names below by the metadata that `sides.py` writes beside this file.
 
@@ -18,8 +18,8 @@ from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult,
 REPORT_VARIABLE = "CONFORMANCE_SINK_REPORT"
 
 
-def task_counters(metrics_data: MetricsData) -> dict[str, float]:
-    """Return `asyncio.task.created` by coroutine function."""
+def counters(metrics_data: MetricsData) -> dict[str, float]:
+    """Return `asyncio.task.created` by coroutine function, `python.executor.task.completed` by pool."""
     created: dict[str, float] = {}
     for resource in metrics_data.resource_metrics:
         for scope in resource.scope_metrics:
@@ -28,6 +28,10 @@ def task_counters(metrics_data: MetricsData) -> dict[str, float]:
                     for point in metric.data.data_points:
                         name = str((point.attributes or {}).get("code.function.name"))
                         created[name] = getattr(point, "value", 0)
+                if metric.name == "python.executor.task.completed":
+                    for point in metric.data.data_points:
+                        name = f"pool {(point.attributes or {}).get('python.executor.name')}"
+                        created[name] = created.get(name, 0) + getattr(point, "value", 0)
     return created
 
 
@@ -50,7 +54,7 @@ class SinkExporter(MetricExporter):
         self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any
     ) -> MetricExportResult:
         """Take note of the counters."""
-        self._created.update(task_counters(metrics_data))
+        self._created.update(counters(metrics_data))
         return MetricExportResult.SUCCESS
 
     def force_flush(self, timeout_millis: float = 10_000) -> bool:
@@ -68,7 +72,7 @@ class SinkReader(MetricReader):
     def _receive_metrics(
         self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any
     ) -> None:
-        report(task_counters(metrics_data))
+        report(counters(metrics_data))
 
     def shutdown(self, timeout_millis: float = 30_000, **kwargs: Any) -> None:
         """Collect and report."""

@@ -323,7 +323,19 @@ class TestSides:
                 {"x.sanity_child": 6},
                 "7 tasks were created, our probe counted 6",
             ),
-            ("pure", {"create_task_is_patched": True, "probe_way": "pure"}, {"x.sanity_child": 7}, None),
+            (
+                "pure",
+                {"create_task_is_patched": True, "probe_way": "pure"},
+                {"x.sanity_child": 7, "pool sanity": 5},
+                None,
+            ),
+            (
+                "pure",
+                {"create_task_is_patched": True, "probe_way": "pure", "hooks": ["exit"]},
+                {},
+                "hooks of ours are not active: tasks",
+            ),
+            ("bare", {"hooks": ["exit"]}, {}, "hooks of ours are active where they must not be: ['exit']"),
             (
                 "pure",
                 {"create_task_is_patched": True, "asyncio_module_is_patched": True},
@@ -337,12 +349,13 @@ class TestSides:
         self, name: str, found: dict[str, object], created: dict[str, float], problem: str | None
     ) -> None:
         """Else two bare runs would agree about everything."""
-        from _conformance.sides import Side
+        from _conformance.sides import HOOKS, Side
 
         facts = {
             "create_task_is_patched": False,
             "asyncio_module_is_patched": False,
             "probe_way": None,
+            "hooks": [*HOOKS] if found.get("create_task_is_patched") and name != "bare" else [],
             "release": "3.12.1",
             **found,
         }
