@@ -130,6 +130,12 @@ class Config:
         "true or false",
         "`false`: a process pool's work item gets no span of its own in the worker process.",
     )
+    process_metrics: bool = _setting(
+        True,
+        read_bool,
+        "true or false",
+        "`false`: no metrics of this process and its threads.",
+    )
     native: bool = _setting(
         True,
         read_bool,
@@ -224,6 +230,7 @@ class Options(TypedDict, total=False):
     tasks: bool
     process_pools: bool
     process_spans: bool
+    process_metrics: bool
     native: bool
     max_coroutines: int
     max_error_types: int

@@ -25,6 +25,7 @@ from otel_concurrency.config import Config
 from otel_concurrency.defaults import default_variables
 from otel_concurrency.hooks.export_failures import ExportFailures
 from otel_concurrency.hooks.log_flush import LogFlushHook
+from otel_concurrency.hooks.system_metrics import SystemMetricsHook
 from otel_concurrency.signals import exporting, providers
 from otel_concurrency.signals.ending import Ending
 from otel_concurrency.signals.logs import IdentityLogRecordProcessor
@@ -36,6 +37,7 @@ STANDS_IN = {  # upstream's instrumentor: ours, which loads in its place
 _SWITCHES = {  # instrumentor of ours: the setting that turns it off
     "concurrency_asyncio": "tasks",
     "concurrency_process_pools": "process_pools",
+    "concurrency_process": "process_metrics",
 }
 _GROUP = "opentelemetry_instrumentor"
 _OURS = "otel_concurrency."
@@ -73,6 +75,7 @@ class ConcurrencyDistro(BaseDistro):
         self._tried: set[str] = set()
         self._export_failures = ExportFailures()
         self._log_flush = LogFlushHook()
+        self._system_metrics = SystemMetricsHook()
         self._loader_warning = _LoaderWarning()
         self._ending: Ending | None = None
 
@@ -96,6 +99,7 @@ class ConcurrencyDistro(BaseDistro):
             OpenTelemetryDistro().configure(**kwargs)
         elif self.is_active:
             self._export_failures.install()
+            self._system_metrics.install()
             # A configuration file may refer to variables; what it finds there is the user's alone.
             if not os.environ.get(OTEL_CONFIG_FILE):
                 self._set_variables = default_variables(os.environ)
@@ -151,6 +155,7 @@ class ConcurrencyDistro(BaseDistro):
         providers.leave()
         self._export_failures.remove()
         self._log_flush.remove()
+        self._system_metrics.remove()
         self._loader_warning.remove()
         if self._ending is not None:
             self._ending.remove()

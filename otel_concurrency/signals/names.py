@@ -25,9 +25,14 @@ EXECUTOR_TYPE = "python.executor.type"
 EXECUTOR_TASK_OUTCOME = "python.executor.task.outcome"
 WORKER_STATE = "python.executor.worker.state"
 CRASH_REASON = "python.executor.worker.crash.reason"
+THREAD_STATE = "python.thread.state"
 COMPONENT = "otel_concurrency.component"
 
 WORK_QUEUE_TIME = "python.executor.task.queue.time"
+CPU_MODE = "cpu.mode"
+CONTEXT_SWITCH_TYPE = "process.context_switch.type"
+PAGING_FAULT_TYPE = "system.paging.fault.type"
+DISK_IO_DIRECTION = "disk.io.direction"
 
 PROCESS_PID = "process.pid"
 THREAD_ID = "thread.id"
@@ -47,11 +52,19 @@ ATTRIBUTE_MEANINGS = {
     EXECUTOR_TASK_OUTCOME: "`finished`, `failed`, or `cancelled` before it began",
     WORKER_STATE: "`active`: runs something; `idle`: waits for work",
     CRASH_REASON: "how a worker was lost: a signal's name, `exit <code>`, or an exception's type",
+    THREAD_STATE: "`running`: on a CPU or ready for one; `syscall`: in the kernel; `sleep`; `lock_or_gil`: "
+    "waits for either; `idle_worker`: waits for work; `unknown`: beyond 200 threads, or not to be seen here",
+    CPU_MODE: "`user` or `system`",
+    CONTEXT_SWITCH_TYPE: "`voluntary` or `involuntary`",
+    PAGING_FAULT_TYPE: "`minor`, or `major`: read from disk",
+    DISK_IO_DIRECTION: "`read` or `write`",
     COMPONENT: "which part of us: `collection` is reading the probes and building data points",
     WORK_QUEUE_TIME: "from being handed in to the real start, in seconds",
     PROCESS_PID: "process that emitted the log record",
     THREAD_ID: "`threading.get_ident()` of the thread that emitted the log record",
-    THREAD_NAME: "its name, where `threading` knows it",
+    THREAD_NAME: "of a log record: the name of the thread that emitted it, where `threading` knows it; of a "
+    "metric: the threads of a name, its numbers replaced by `*`; `_unnamed`: those that `threading` does not "
+    "know; `_other` beyond 32 names",
     TASK_NAME: "name of the asyncio task that emitted the log record; absent outside a task",
 }
 """Attribute key to its meaning and values."""
@@ -204,6 +217,69 @@ WORK_TRANSFER_DURATION = Instrument(
 WORKER_CRASHES = Instrument(
     "python.executor.worker.crashes", "{worker}", "counter", "Workers lost", (*_POOL, CRASH_REASON)
 )
+PROCESS_MEMORY_USAGE = Instrument(
+    "process.memory.usage", "By", "updowncounter", "Physical memory in use (resident set)"
+)
+PROCESS_MEMORY_VIRTUAL = Instrument("process.memory.virtual", "By", "updowncounter", "Address space in use")
+PROCESS_CPU_TIME = Instrument(
+    "process.cpu.time", "s", "counter", "CPU time of all threads, ended ones included", (CPU_MODE,)
+)
+PROCESS_CPU_UTILIZATION = Instrument(
+    "process.cpu.utilization",
+    "1",
+    "gauge",
+    "CPU time by elapsed time and CPUs available, since the last collection at least 10 s ago; at first, "
+    "since the process started",
+)
+PROCESS_THREAD_COUNT = Instrument(
+    "process.thread.count", "{thread}", "updowncounter", "Threads of the operating system, whoever made them"
+)
+PROCESS_CONTEXT_SWITCHES = Instrument(
+    "process.context_switches",
+    "{context_switch}",
+    "counter",
+    "Context switches of all threads, ended ones included",
+    (CONTEXT_SWITCH_TYPE,),
+)
+PROCESS_PAGING_FAULTS = Instrument(
+    "process.paging.faults", "{fault}", "counter", "Page faults", (PAGING_FAULT_TYPE,)
+)
+PROCESS_DISK_IO = Instrument(
+    "process.disk.io", "By", "counter", "Bytes moved from and to storage", (DISK_IO_DIRECTION,)
+)
+PROCESS_FILE_DESCRIPTOR_COUNT = Instrument(
+    "process.unix.file_descriptor.count", "{file_descriptor}", "updowncounter", "Open file descriptors"
+)
+PROCESS_HANDLE_COUNT = Instrument(
+    "process.windows.handle.count", "{handle}", "updowncounter", "Open handles; on Windows"
+)
+PROCESS_UPTIME = Instrument("process.uptime", "s", "gauge", "For how long the process has been running")
+PROCESS_CHILD_COUNT = Instrument(
+    "python.process.child.count",
+    "{process}",
+    "updowncounter",
+    "Child processes, ended ones that nobody has waited for included; left out beyond 200 threads",
+)
+PROCESS_FORKS = Instrument(
+    "python.process.forks", "{fork}", "counter", "Calls of `os.fork()` in this process"
+)
+THREAD_COUNT = Instrument(
+    "python.thread.count",
+    "{thread}",
+    "updowncounter",
+    "Threads that `threading` knows, but for the SDK's and ours, sampled at the collection",
+    (THREAD_NAME, THREAD_STATE),
+)
+THREAD_CPU_TIME = Instrument(
+    "python.thread.cpu.time",
+    "s",
+    "counter",
+    "CPU time of threads, as of the last collection that saw each; the SDK's and ours are left out",
+    (THREAD_NAME,),
+)
+MAIN_THREAD_ALIVE = Instrument(
+    "python.thread.main.alive", "1", "gauge", "1, or 0 once the main thread has ended and others go on"
+)
 OVERHEAD_TIME = Instrument(
     "otel_concurrency.overhead.time", "s", "counter", "Time that we spent ourselves", (COMPONENT,)
 )
@@ -231,6 +307,22 @@ INSTRUMENTS = (
     WORK_DURATION,
     WORK_TRANSFER_DURATION,
     WORKER_CRASHES,
+    PROCESS_MEMORY_USAGE,
+    PROCESS_MEMORY_VIRTUAL,
+    PROCESS_CPU_TIME,
+    PROCESS_CPU_UTILIZATION,
+    PROCESS_THREAD_COUNT,
+    PROCESS_CONTEXT_SWITCHES,
+    PROCESS_PAGING_FAULTS,
+    PROCESS_DISK_IO,
+    PROCESS_FILE_DESCRIPTOR_COUNT,
+    PROCESS_HANDLE_COUNT,
+    PROCESS_UPTIME,
+    PROCESS_CHILD_COUNT,
+    PROCESS_FORKS,
+    THREAD_COUNT,
+    THREAD_CPU_TIME,
+    MAIN_THREAD_ALIVE,
     OVERHEAD_TIME,
 )
 """All of them, in the order of the page."""

@@ -7,7 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from opentelemetry.semconv._incubating.attributes import process_attributes, thread_attributes
+from opentelemetry.semconv._incubating.attributes import (
+    cpu_attributes,
+    disk_attributes,
+    process_attributes,
+    system_attributes,
+    thread_attributes,
+)
 from opentelemetry.semconv.attributes import code_attributes, error_attributes
 
 from otel_concurrency.signals import names
@@ -32,7 +38,9 @@ def test_every_name_stands_once():
     listed = [instrument.name for instrument in names.INSTRUMENTS]
     assert len(set(listed)) == len(listed)
     assert [
-        name for name in listed if not re.fullmatch(r"(asyncio|python|otel_concurrency)(\.[a-z]+)+", name)
+        name
+        for name in listed
+        if not re.fullmatch(r"(asyncio|python|process|otel_concurrency)(\.[a-z_]+)+", name)
     ] == []
 
 
@@ -49,12 +57,20 @@ def test_registered_keys_are_spelled_as_registered():
         names.PROCESS_PID,
         names.THREAD_ID,
         names.THREAD_NAME,
+        names.CPU_MODE,
+        names.CONTEXT_SWITCH_TYPE,
+        names.DISK_IO_DIRECTION,
+        names.PAGING_FAULT_TYPE,
     ) == (
         code_attributes.CODE_FUNCTION_NAME,
         error_attributes.ERROR_TYPE,
         process_attributes.PROCESS_PID,
         thread_attributes.THREAD_ID,
         thread_attributes.THREAD_NAME,
+        cpu_attributes.CPU_MODE,
+        process_attributes.PROCESS_CONTEXT_SWITCH_TYPE,
+        disk_attributes.DISK_IO_DIRECTION,
+        system_attributes.SYSTEM_PAGING_FAULT_TYPE,
     )
 
 
