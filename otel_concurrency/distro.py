@@ -141,7 +141,7 @@ class ConcurrencyDistro(BaseDistro):
     def watch_ending(self) -> None:
         """See to it that what the process has recorded gets out when it ends."""
         if self._ending is None:
-            self._ending = Ending(self.config.exit_timeout)
+            self._ending = Ending(self.config.exit_timeout, on_signals=self.config.exit_signals)
             self._ending.install()
 
     def stop(self) -> None:

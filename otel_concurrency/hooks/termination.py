@@ -1,0 +1,160 @@
+"""SIGTERM, where the program leaves it at its default action: called first, then the process ends by it.
+
+Everybody else sees the default: `signal.getsignal` says `SIG_DFL`, `signal.signal` returns it as what was
+there before, and setting it makes ours stand for it again. So a program that sets a handler of its own has
+that one alone, and one that restores the default and raises the signal once more, as uvicorn does at its end,
+comes to us. What a process executes starts with the real default.
+
+Python runs handlers in the main thread, between two instructions. While that thread is in a call of C code
+that does not come back, the signal waits; Ctrl-C has always been like that, and `kill -9` is not affected.
+"""
+
+from __future__ import annotations
+
+import _thread
+import functools
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+from otel_concurrency.hooks.patch import Patch
+
+INIT = 1
+"""The kernel lets no default action end this process: the first of a container."""
+
+TRIES = 20
+TRY_AGAIN_S = 0.005
+"""How often, and after how long, a signal is put off that comes while the main thread is busy."""
+
+_DEPTH = 60  # frames looked at; a program's own depth is no reason to be slow
+
+
+class TerminationHook:
+    """Calls before SIGTERM ends the process.
+
+    Args:
+        before: Called in the main thread, wherever it was interrupted; what it raises is kept back.
+        is_needed: Must be quick, and hold no lock: a short-lived fork of the process may ask.
+        in_background: Called in place of `before` where the process will not end.
+        busy: Beginnings of module names. While a function of such a module runs in the main thread, it may
+            hold a lock that `before` needs: the signal waits for a moment.
+    """
+
+    def __init__(
+        self,
+        before: Callable[[], object],
+        is_needed: Callable[[], bool],
+        in_background: Callable[[], object],
+        busy: tuple[str, ...] = (),
+    ) -> None:
+        self._before = before
+        self._is_needed = is_needed
+        self._in_background = in_background
+        self._busy = busy
+        self._handler = self._terminate  # one object, to be recognised by
+        self._set_handler: Callable[..., Any] = signal.signal
+        self._get_handler: Callable[..., Any] = signal.getsignal
+        self._put_off = 0
+        self._is_active = False
+        self._patches = [
+            Patch(signal, "signal", self._around_signal),
+            Patch(signal, "getsignal", self._around_getsignal),
+        ]
+
+    def __repr__(self) -> str:
+        return f"<TerminationHook [{'installed' if self._is_active else 'removed'}]>"
+
+    def install(self) -> None:
+        """Stand in for the default action of SIGTERM; not possible off the main thread, or on Windows."""
+        is_main = threading.current_thread() is threading.main_thread()
+        if self._is_active or sys.platform == "win32" or not is_main:
+            return
+        self._is_active = True
+        self._set_handler, self._get_handler = signal.signal, signal.getsignal
+        for patch in self._patches:
+            patch.install()
+        if self._get_handler(signal.SIGTERM) == signal.SIG_DFL:
+            self._set_handler(signal.SIGTERM, self._handler)
+
+    def remove(self) -> None:
+        """Put everything back; off the main thread the handler stays, and does what the default does."""
+        self._is_active = False
+        for patch in self._patches:
+            patch.remove()
+        if self._get_handler(signal.SIGTERM) is self._handler:
+            try:
+                self._set_handler(signal.SIGTERM, signal.SIG_DFL)
+            except ValueError:
+                pass
+
+    def _around_signal(self, original: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[[], None]]:
+        @functools.wraps(original)
+        def set_handler(signalnum: Any, handler: Any) -> Any:
+            is_default = isinstance(handler, int) and handler == signal.SIG_DFL
+            if is_default and signalnum == signal.SIGTERM and self._is_active:
+                handler = self._handler
+            return self._as_seen(original(signalnum, handler))
+
+        return set_handler, _nothing
+
+    def _around_getsignal(
+        self, original: Callable[..., Any]
+    ) -> tuple[Callable[..., Any], Callable[[], None]]:
+        @functools.wraps(original)
+        def getsignal(signalnum: Any) -> Any:
+            return self._as_seen(original(signalnum))
+
+        return getsignal, _nothing
+
+    def _as_seen(self, handler: Any) -> Any:
+        return signal.SIG_DFL if handler is self._handler else handler
+
+    def _terminate(self, signum: int, frame: FrameType | None) -> None:
+        if self._is_active and self._put_off < TRIES and self._is_busy(frame):
+            self._put_off += 1
+            _thread.start_new_thread(_send_again, (signum,))
+            return
+        self._put_off = 0
+        if os.getpid() == INIT:
+            if self._is_active:
+                _quietly(self._in_background)
+            return
+        self._set_handler(signum, signal.SIG_DFL)  # whoever sends it a second time does not want to wait
+        if self._is_active:
+            _quietly(self._before_the_end)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signum})
+        signal.raise_signal(signum)
+
+    def _before_the_end(self) -> None:
+        if self._is_needed():
+            self._before()
+
+    def _is_busy(self, frame: FrameType | None) -> bool:
+        for _ in range(_DEPTH):
+            if frame is None:
+                return False
+            if str(frame.f_globals.get("__name__")).startswith(self._busy or ("\0",)):
+                return True
+            frame = frame.f_back
+        return False
+
+
+def _send_again(signum: int) -> None:
+    time.sleep(TRY_AGAIN_S)
+    os.kill(os.getpid(), signum)
+
+
+def _quietly(call: Callable[[], object]) -> None:
+    try:
+        call()
+    except BaseException:  # the process ends whatever happens to us
+        pass
+
+
+def _nothing() -> None:
+    pass

@@ -1,0 +1,89 @@
+"""The end of a child of `multiprocessing`, or of its twin `billiard` under Celery.
+
+Such a child ends with `os._exit` and runs no `atexit` handlers (before CPython 3.13). It does run its
+finalizers (`util._exit_function`), those with the lowest priority last; but it forgets the parent's at its
+start (`BaseProcess._bootstrap`), and then calls what was given to `util.register_after_fork`. So that is
+where the child registers its own. A worker of billiard's pool (`billiard/pool.py`, `Worker._do_exit`) skips
+even these, and comes to `os._exit` alone.
+
+The library is never imported for this: whoever forks through it has it loaded. A spawned child ends like any
+other program, with `atexit`.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from otel_concurrency.hooks import fork
+
+LIBRARIES = ("multiprocessing.util", "billiard.util")
+LAST = -100
+"""Priority of our finalizer: the child's own come first."""
+
+_logger = logging.getLogger(__name__)
+
+
+class WorkerExitHook:
+    """Calls in children of multiprocessing.
+
+    Args:
+        at_start: Called in the child before its work.
+        at_exit: Called in the child when its work is done.
+    """
+
+    def __init__(self, at_start: Callable[[], object], at_exit: Callable[[], object]) -> None:
+        self._at_start = at_start
+        self._at_exit = at_exit
+        self._known: set[str] = set()
+        self._is_active = False
+        self._leave_forks: Callable[[], None] = _nothing
+
+    def __repr__(self) -> str:
+        return f"<WorkerExitHook [{'installed' if self._is_active else 'removed'}]>"
+
+    def install(self) -> None:
+        """Attach to the libraries that are loaded, here and in each fork; a second call changes nothing."""
+        if self._is_active:
+            return
+        self._is_active = True
+        self._leave_forks = fork.in_child(self._register)
+        self._register()
+
+    def remove(self) -> None:
+        """Do nothing in children that start from now on."""
+        self._is_active = False
+        self._leave_forks()
+
+    def _register(self) -> None:
+        for name in LIBRARIES:
+            util = sys.modules.get(name)
+            if util is not None and name not in self._known and hasattr(util, "register_after_fork"):
+                self._known.add(name)  # a fork of this process inherits what is registered
+                util.register_after_fork(self, WorkerExitHook._begin_with(util))
+
+    @staticmethod
+    def _begin_with(util: Any) -> Callable[[WorkerExitHook], None]:
+        return lambda hook: hook._begin(util)
+
+    def _begin(self, util: Any) -> None:
+        if not self._is_active:
+            return
+        self._quietly(self._at_start)
+        util.Finalize(None, self._finish, exitpriority=LAST)
+
+    def _finish(self) -> None:
+        if self._is_active:
+            self._quietly(self._at_exit)
+
+    def _quietly(self, call: Callable[[], object]) -> None:
+        try:
+            call()
+        except Exception:
+            _logger.debug("%r failed in a child process", call, exc_info=True)
+
+
+def _nothing() -> None:
+    pass

@@ -1,0 +1,242 @@
+"""SIGTERM at its default action. Programs of their own, since each of them ends by it."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
+
+HOOK = """
+    import asyncio, os, signal, sys, threading, time
+    from otel_concurrency.hooks import termination
+    from otel_concurrency.hooks.termination import TerminationHook
+
+    def say(*words):
+        os.write(1, (" ".join(map(str, words)) + "\\n").encode())
+
+    def hook(before=lambda: say("before"), needed=True, busy=()):
+        made = TerminationHook(before, lambda: needed, lambda: say("in background"), busy)
+        made.install()
+        return made
+
+    def kill():
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.001)  # handlers run between two instructions
+"""
+
+
+def ended(program: str) -> tuple[int, str, str]:
+    source = textwrap.dedent(HOOK) + textwrap.dedent(program)
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=60)
+    return done.returncode, done.stdout, done.stderr
+
+
+KILLED = -signal.SIGTERM
+
+
+def test_we_are_called_and_the_process_ends_by_the_signal() -> None:
+    assert ended("hook().install(); kill(); say('alive')") == (KILLED, "before\n", "")
+
+
+def test_we_are_not_called_where_it_is_not_needed() -> None:
+    assert ended("hook(needed=False); kill(); say('alive')") == (KILLED, "", "")
+
+
+@pytest.mark.parametrize("trouble", ["ValueError", "KeyboardInterrupt", "SystemExit"])
+def test_the_process_ends_whatever_happens_to_us(trouble: str) -> None:
+    program = f"""
+        def fail():
+            raise {trouble}
+
+        hook(fail)
+        kill()
+        say("alive")
+    """
+    assert ended(program) == (KILLED, "", "")
+
+
+def test_a_second_signal_ends_the_process_at_once() -> None:
+    assert ended("hook(lambda: (say('before'), kill(), say('alive'))); kill()") == (KILLED, "before\n", "")
+
+
+def test_everybody_else_sees_the_default() -> None:
+    program = """
+        bare = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+        hook()
+        say((signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == bare)
+        say(signal.signal(signal.SIGTERM, signal.SIG_IGN) is signal.SIG_DFL)
+        say(signal.getsignal(signal.SIGTERM) is signal.SIG_IGN)
+        kill()
+        say(signal.signal(15, 0) is signal.SIG_IGN)
+        say(signal.getsignal(signal.SIGTERM) is signal.SIG_DFL, signal.signal.__name__)
+        kill()
+    """
+    assert ended(program) == (KILLED, "True\nTrue\nTrue\nTrue\nTrue signal\nbefore\n", "")
+
+
+def test_a_handler_of_the_program_has_the_signal_alone() -> None:
+    program = """
+        hook()
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
+        kill()
+    """
+    assert ended(program) == (7, "", "")
+
+
+def test_a_handler_that_was_there_before_us_stays() -> None:
+    program = """
+        signal.signal(signal.SIGTERM, lambda *_: say("theirs"))
+        hook()
+        kill()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        kill()
+    """
+    assert ended(program) == (KILLED, "theirs\nbefore\n", "")
+
+
+def test_a_program_that_restores_the_default_and_raises_the_signal_again_comes_to_us() -> None:
+    """So does uvicorn at its end."""
+    program = """
+        hook()
+        before = signal.signal(signal.SIGTERM, lambda *_: say("theirs"))
+        kill()
+        signal.signal(signal.SIGTERM, before)
+        signal.raise_signal(signal.SIGTERM)
+    """
+    assert ended(program) == (KILLED, "theirs\nbefore\n", "")
+
+
+def test_an_event_loop_takes_the_signal_and_gives_it_back() -> None:
+    program = """
+        hook()
+
+        async def main():
+            loop, done = asyncio.get_running_loop(), asyncio.Event()
+            loop.add_signal_handler(signal.SIGTERM, done.set)
+            kill()
+            await done.wait()
+            say("theirs")
+            loop.remove_signal_handler(signal.SIGTERM)
+
+        asyncio.run(main())
+        kill()
+    """
+    assert ended(program) == (KILLED, "theirs\nbefore\n", "")
+
+
+def test_removal_puts_everything_back() -> None:
+    program = """
+        bare = signal.signal, signal.getsignal
+        made = hook()
+        made.remove()
+        made.remove()
+        say((signal.signal, signal.getsignal) == bare, signal.getsignal(signal.SIGTERM) is signal.SIG_DFL)
+        say(made)
+        made.install()
+        say(made)
+        made.remove()
+        kill()
+    """
+    told = "True True\n<TerminationHook [removed]>\n<TerminationHook [installed]>\n"
+    assert ended(program) == (KILLED, told, "")
+
+
+def test_removal_off_the_main_thread_leaves_what_does_as_the_default() -> None:
+    program = """
+        thread = threading.Thread(target=hook().remove)
+        thread.start()
+        thread.join()
+        kill()
+        say("alive")
+    """
+    assert ended(program) == (KILLED, "", "")
+
+
+def test_a_later_patch_survives_our_removal_and_ours_beneath_is_silent() -> None:
+    program = """
+        made, ours = hook(), signal.signal
+        signal.signal = lambda *args: (say("patched"), ours(*args))[1]
+        made.remove()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        kill()
+    """
+    assert ended(program) == (KILLED, "patched\n", "")
+
+
+def test_what_is_refused_without_us_is_refused() -> None:
+    program = """
+        hook()
+        for arguments in ((signal.SIGKILL, signal.SIG_DFL), (15, "x"), (15,)):
+            try:
+                signal.signal(*arguments)
+            except Exception as error:
+                say(type(error).__name__)
+    """
+    assert ended(program) == (0, "OSError\nTypeError\nTypeError\n", "")
+
+
+def test_off_the_main_thread_nothing_is_done() -> None:
+    program = """
+        bare = signal.signal
+        thread = threading.Thread(target=hook)
+        thread.start()
+        thread.join()
+        say(signal.signal is bare)
+        kill()
+    """
+    assert ended(program) == (KILLED, "True\n", "")
+
+
+def test_the_signal_waits_while_the_main_thread_may_hold_a_lock() -> None:
+    program = """
+        import types
+        sdk = types.ModuleType("sdk.inner")
+        exec('''def work(inner):
+            inner()
+            return "out"
+        ''', vars(sdk))
+        hook(busy=("sdk.",))
+        say(sdk.work(kill))
+        time.sleep(60)
+    """
+    assert ended(program) == (KILLED, "out\nbefore\n", "")
+
+
+def test_the_signal_does_not_wait_for_long() -> None:
+    assert ended("hook(busy=('__main__',)); kill(); time.sleep(60)") == (KILLED, "before\n", "")
+
+
+def test_where_the_default_action_does_nothing_the_process_goes_on() -> None:
+    """The first process of a container; the kernel spares it."""
+    program = """
+        termination.INIT = os.getpid()
+        hook()
+        kill()
+        say("alive")
+        kill()
+    """
+    assert ended(program) == (0, "in background\nalive\nin background\n", "")
+
+
+def test_what_the_process_executes_has_the_real_default() -> None:
+    program = """
+        hook()
+        os.execv(sys.executable, [sys.executable, "-c", "import signal; print(repr(signal.getsignal(15)))"])
+    """
+    assert ended(program) == (0, "<Handlers.SIG_DFL: 0>\n", "")
+
+
+def test_a_child_of_a_fork_ends_by_the_signal() -> None:
+    program = """
+        hook()
+        pid = os.fork()
+        if not pid:
+            kill()
+        say(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+    """
+    assert ended(program) == (0, "before\n-15\n", "")
