@@ -1,0 +1,129 @@
+"""Where we attach to programs that are started: they get the context in their environment.
+
+`subprocess.run`, `call`, `check_output`, `os.popen` and, on asyncio's loops, `create_subprocess_exec` and
+`_shell` all make a `subprocess.Popen` (CPython `subprocess.py`, `asyncio/unix_events.py`). uvloop starts
+processes in C: there the loop's two methods are the way in (uvloop `loop.pyx`, `__subprocess_run`).
+
+Left alone: `os.posix_spawn` and `os.exec*` with an environment, whose callers have just said what it shall
+be; `os.system`, `os.exec*` and `os.spawn*` without one, where only a change of `os.environ`, for all threads,
+would tell them; what multiprocessing starts, which has a way of its own (`hooks/processes.py`).
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+import os
+from collections.abc import Callable, Iterable, Mapping
+from types import ModuleType
+from typing import Any
+
+from otel_concurrency.hooks.child_environment import variable, with_context
+from otel_concurrency.hooks.imports import when_imported
+from otel_concurrency.hooks.patch import Patch
+
+_logger = logging.getLogger(__name__)
+
+
+class SubprocessHook:
+    """Puts the context of whoever starts a program into that program's environment.
+
+    Args:
+        capture: Returns what the current context has to carry to another process, by field.
+        fields: Returns all fields that there may be.
+    """
+
+    def __init__(self, capture: Callable[[], Mapping[str, str]], fields: Callable[[], Iterable[str]]) -> None:
+        self._capture = capture
+        self._fields = fields
+        self._at_start: dict[str, str] = {}
+        self._patches: list[Patch] = []
+        self._take_back: list[Callable[[], None]] = []
+
+    def __repr__(self) -> str:
+        return f"<SubprocessHook {self._patches}>"
+
+    def install(self) -> None:
+        """Patch `Popen` and uvloop's loop, each when it is imported; a second call changes nothing."""
+        if self._take_back:
+            return
+        names = map(variable, self._fields())
+        self._at_start = {name: os.environ[name] for name in names if name in os.environ}
+        self._take_back = [
+            when_imported("subprocess", self._patch_popen),
+            when_imported("uvloop", self._patch_uvloop),
+        ]
+
+    def remove(self) -> None:
+        """Put everything back, last first."""
+        while self._take_back:
+            self._take_back.pop()()
+        while self._patches:
+            self._patches.pop().remove()
+
+    def _patch_popen(self, module: ModuleType) -> None:
+        self._patch(getattr(module, "Popen", None), "__init__", self._popen)
+
+    def _patch_uvloop(self, module: ModuleType) -> None:
+        loop_class = getattr(module, "Loop", None)
+        for name in ("subprocess_exec", "subprocess_shell"):
+            self._patch(loop_class, name, self._loop_method)
+
+    def _patch(self, owner: Any, name: str, make: Callable[[Any], tuple[Any, Callable[[], None]]]) -> None:
+        patch = Patch(owner, name, make)
+        try:
+            patch.install()
+        except (AttributeError, TypeError, ValueError):
+            _logger.warning("%r.%s is not as we know it; its programs start without context", owner, name)
+        else:
+            self._patches.append(patch)
+
+    def _popen(self, original: Callable[..., None]) -> tuple[Callable[..., None], Callable[[], None]]:
+        position = list(inspect.signature(original).parameters).index("env") - 1
+        is_active = True
+
+        @functools.wraps(original)
+        def __init__(self_: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
+            if is_active:
+                if len(args) > position:
+                    args = (*args[:position], self._environment(args[position]), *args[position + 1 :])
+                elif (env := self._environment(kwargs.get("env"))) is not None:
+                    kwargs["env"] = env
+            original(self_, *args, **kwargs)
+
+        def silence() -> None:
+            nonlocal is_active
+            is_active = False
+
+        return __init__, silence
+
+    def _loop_method(self, original: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[[], None]]:
+        is_active = True
+
+        @functools.wraps(original)
+        def method(self_: Any, *args: Any, **kwargs: Any) -> Any:
+            env = kwargs.get("env")
+            # uvloop takes a dict and nothing else; what it refuses stays for it to refuse.
+            if is_active and (env is None or type(env) is dict):
+                env = self._environment(env)
+                if env is not None:
+                    kwargs["env"] = env
+            return original(self_, *args, **kwargs)
+
+        def silence() -> None:
+            nonlocal is_active
+            is_active = False
+
+        return method, silence
+
+    def _environment(self, env: Any) -> Any:
+        """Return what to start the program with: `env` itself where there is nothing to add."""
+        try:
+            if env is not None and not isinstance(env, Mapping):
+                return env
+            carrier = self._capture()
+            return with_context(env, carrier, self._fields(), self._at_start) if carrier else env
+        except Exception:
+            _logger.debug("A program starts without its context", exc_info=True)
+            return env
