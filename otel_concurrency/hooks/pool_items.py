@@ -135,3 +135,27 @@ class _Running:
 def transfer_ns(total_ns: int, timing: Timing | None) -> int | None:
     """Return what was neither queue nor run time: packing, unpacking, and the way; None if unknown."""
     return None if timing is None else max(total_ns - timing[0] - timing[1], 0)
+
+
+class Fence:
+    """Keeps our trouble ours: what raises in here is logged once, and counts as None.
+
+    Args:
+        what: What is observed, in words.
+    """
+
+    __slots__ = ("_has_failed", "_what")
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._has_failed = False
+
+    def __call__(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call a function of ours."""
+        try:
+            return function(*args)
+        except Exception:
+            if not self._has_failed:
+                self._has_failed = True
+                _logger.exception("Observing %s failed; it is not affected itself", self._what)
+            return None

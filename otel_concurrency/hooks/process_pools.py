@@ -12,7 +12,6 @@ Leans on CPython `concurrent/futures/process.py`, 3.10 to 3.15.
 from __future__ import annotations
 
 import functools
-import logging
 import os
 import weakref
 from collections.abc import Callable, Iterator
@@ -20,11 +19,13 @@ from contextvars import ContextVar
 from types import ModuleType
 from typing import Any
 
+from otel_concurrency.hooks import fork
 from otel_concurrency.hooks.imports import when_imported
 from otel_concurrency.hooks.patch import Patch, Switch, switched
 from otel_concurrency.hooks.pool_items import (
     KEY,
     Carrier,
+    Fence,
     ItemsInWorker,
     Observer,
     Parcel,
@@ -39,8 +40,6 @@ from otel_concurrency.probes.work import PoolLevel, PoolProbe, WorkProbe
 
 _BROKEN = "concurrent.futures.process.BrokenProcessPool"
 _CANCELLED = ("CANCELLED", "CANCELLED_AND_NOTIFIED")
-
-_logger = logging.getLogger(__name__)
 
 
 class ProcessPoolHook:
@@ -70,9 +69,9 @@ class ProcessPoolHook:
         self._in_worker = ItemsInWorker(observer)
         self._pools: weakref.WeakKeyDictionary[Any, PoolProbe] = weakref.WeakKeyDictionary()
         self._patches: list[Patch] = []
-        self._forget_import: Callable[[], None] = _do_nothing
+        self._forget: list[Callable[[], None]] = []
         self._is_active = False
-        self._has_failed = False
+        self._fence = Fence("a process pool")
 
     def __repr__(self) -> str:
         return f"<ProcessPoolHook [{'installed' if self._is_active else 'removed'}] {self._patches}>"
@@ -81,12 +80,16 @@ class ProcessPoolHook:
         """Patch the pool's classes, as soon as the program imports them; a second call changes nothing."""
         if not self._is_active:
             self._is_active = True
-            self._forget_import = when_imported("concurrent.futures.process", self._patch)
+            self._forget = [
+                fork.in_child(self._pools.clear),  # a copied pool has no manager: nobody can use it there
+                when_imported("concurrent.futures.process", self._patch),
+            ]
 
     def remove(self) -> None:
         """Put everything back, last first; items on their way arrive as they would without us."""
         self._is_active = False
-        self._forget_import()
+        while self._forget:
+            self._forget.pop()()
         while self._patches:
             self._patches.pop().remove()
 
@@ -132,14 +135,14 @@ class ProcessPoolHook:
         def __init__(pool: Any, /, *args: Any, **kwargs: Any) -> None:  # noqa: N807
             original(pool, *args, **kwargs)
             if switch.is_on:
-                self._fenced(self._probe_of, pool)
+                self._fence(self._probe_of, pool)
 
         return __init__
 
     def _submit(self, original: Callable[..., Any], switch: Switch) -> Callable[..., Any]:
         @functools.wraps(original)
         def submit(pool: Any, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
-            item = self._fenced(self._item, pool, fn, args) if switch.is_on else None
+            item = self._fence(self._item, pool, fn, args) if switch.is_on else None
             if item is None:
                 return original(pool, fn, *args, **kwargs)
             try:
@@ -176,7 +179,7 @@ class ProcessPoolHook:
         @functools.wraps(original)
         def process_result_item(manager: Any, result: Any) -> Any:
             if switch.is_on:
-                self._fenced(_count_result, manager, result)
+                self._fence(_count_result, manager, result)
             return original(manager, result)
 
         return process_result_item
@@ -185,7 +188,7 @@ class ProcessPoolHook:
         @functools.wraps(original)
         def _on_queue_feeder_error(queue: Any, error: BaseException, call: Any) -> None:
             if switch.is_on:
-                self._fenced(_count_unsent, queue, error, call)
+                self._fence(_count_unsent, queue, error, call)
             original(queue, error, call)
 
         return _on_queue_feeder_error
@@ -193,10 +196,10 @@ class ProcessPoolHook:
     def _break(self, original: Callable[..., None], switch: Switch) -> Callable[..., Any]:
         @functools.wraps(original)
         def terminate_broken(manager: Any, /, *args: Any, **kwargs: Any) -> None:
-            told = self._fenced(self._count_broken, manager) if switch.is_on else None
+            told = self._fence(self._count_broken, manager) if switch.is_on else None
             original(manager, *args, **kwargs)
             if told is not None:
-                self._fenced(told)
+                self._fence(told)
 
         return terminate_broken
 
@@ -253,15 +256,6 @@ class ProcessPoolHook:
                     setattr(result, KEY, timing)
 
         return __init__
-
-    def _fenced(self, function: Callable[..., Any], *args: Any) -> Any:
-        try:
-            return function(*args)
-        except Exception:
-            if not self._has_failed:
-                self._has_failed = True
-                _logger.exception("Observing a process pool failed; the pool itself is not affected")
-            return None
 
 
 class _Item:

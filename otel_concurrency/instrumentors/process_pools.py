@@ -11,6 +11,7 @@ from opentelemetry import context as opentelemetry_context
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
 
 from otel_concurrency.config import Config, ProcessPoolOptions
+from otel_concurrency.hooks.multiprocessing_pools import MultiprocessingPoolHook
 from otel_concurrency.hooks.process_pools import ProcessPoolHook
 from otel_concurrency.instrumentors import work
 from otel_concurrency.signals.carriers import capture
@@ -18,14 +19,14 @@ from otel_concurrency.signals.process_items import ProcessItems
 
 
 class ProcessPoolInstrumentor(BaseInstrumentor):
-    """Follows every work item of `ProcessPoolExecutor` into its worker process.
+    """Follows every work item of `ProcessPoolExecutor` and `multiprocessing.Pool` into its worker process.
 
     Options are the fields of `ProcessPoolOptions`; what is not given comes from the environment.
     """
 
     configuration = ProcessPoolOptions
 
-    _hook: ProcessPoolHook | None = None
+    _hooks: tuple[ProcessPoolHook | MultiprocessingPoolHook, ...] = ()
     _work: work.WorkJoin | None = None
 
     def instrumentation_dependencies(self) -> Collection[str]:
@@ -36,18 +37,19 @@ class ProcessPoolInstrumentor(BaseInstrumentor):
         options = {field.name: kwargs.get(field.name) for field in fields(ProcessPoolOptions)}
         config = Config.from_options(options, os.environ)
         self._work = work.join(options)
-        self._hook = ProcessPoolHook(
-            self._work.probe,
-            capture=capture,
-            observer=ProcessItems(spans=config.process_spans),
-            origin=getattr(opentelemetry_context._RUNTIME_CONTEXT, "_current_context", None),
+        items = ProcessItems(spans=config.process_spans)
+        origin = getattr(opentelemetry_context._RUNTIME_CONTEXT, "_current_context", None)
+        self._hooks = (
+            ProcessPoolHook(self._work.probe, capture=capture, observer=items, origin=origin),
+            MultiprocessingPoolHook(self._work.probe, capture=capture, observer=items, origin=origin),
         )
-        self._work.watch(self._hook.levels)
-        self._hook.install()
+        for hook in self._hooks:
+            self._work.watch(hook.levels)
+            hook.install()
 
     def _uninstrument(self, **kwargs: Any) -> None:
-        if self._hook is not None:
-            self._hook.remove()
+        for hook in reversed(self._hooks):
+            hook.remove()
         if self._work is not None:
             self._work.leave()
-        self._hook = self._work = None
+        self._hooks, self._work = (), None

@@ -11,6 +11,8 @@ from typing import Any
 MAX_LAYERS = 8
 """Layers looked beneath; what is deeper counts by the name found there."""
 
+_STARS = ("mapstar", "starmapstar")
+
 _NAMED = (
     types.FunctionType,
     types.BuiltinFunctionType,
@@ -26,7 +28,7 @@ def function_name(function: Callable[..., Any], args: tuple[Any, ...] = ()) -> s
     """Return `module.qualname` of what a work item really runs.
 
     It sees through `functools.partial`, bound methods, `Context.run` (`asyncio.to_thread` submits
-    `partial(context.run, function)`) and `ProcessPoolExecutor.map`'s chunks. An object with `__call__` goes
+    `partial(context.run, function)`), and the chunks of process pools' `map`. An object with `__call__` goes
     by its type: its attributes are the application's own code.
 
     Args:
@@ -48,6 +50,9 @@ def name_parts(function: Any, args: tuple[Any, ...] = ()) -> tuple[str | None, s
         if kind is types.FunctionType:
             if args and function.__name__ == "_process_chunk" and _is_process_pools(function):
                 function, args = args[0], ()
+                continue
+            if args and function.__name__ in _STARS and function.__module__ == "multiprocessing.pool":
+                function, args = args[0][0], ()
                 continue
             break
         if kind is types.MethodType:

@@ -18,12 +18,6 @@ PENDING: dict[str, dict[str, tuple[str, ...]]] = {
         "asyncio": ("run_in_executor", "Thread, ", "pool, "),
         "uvloop": ("run_in_executor", "Thread, ", "pool, "),
     },
-    "hooks/multiprocessing_pools.py": {
-        "threads": ("ThreadPool.",),
-        "fork": ("Pool",),
-        "spawn": ("Pool",),
-        "forkserver": ("Pool",),
-    },
     "hooks/processes.py": {
         "spawn": ("Process,", "Process subclass"),
         "forkserver": ("Process,", "Process subclass"),
