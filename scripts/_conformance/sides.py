@@ -24,14 +24,9 @@ SANITY_POOL = "pool sanity"
 SANITY_TIMEOUT_S = 120
 SIDES = ("bare", "native", "pure", "upstream")
 IDLE = "idle"
-<<<<<<< HEAD
 # Upstream's that ours neither needs nor replaces yet, not ours to answer for; and those of libraries that no
 # test of CPython's uses: importing them takes every instrumented child a second.
-NOT_OURS = "threading,exceptions,fastapi,concurrency_fastapi,aiohttp-client,celery"
-=======
-# Upstream's instrumentors that ours neither needs nor replaces yet: what they do is not ours to answer for.
-NOT_OURS = "threading,exceptions,system_metrics"
->>>>>>> 525a269 (signals: tell of the process and its threads)
+NOT_OURS = "threading,exceptions,system_metrics,fastapi,concurrency_fastapi,aiohttp-client,celery"
 COLLECTION_INTERVAL_MS = 250
 # What `sanity.py` has to find of ours.
 HOOKS = ("tasks",)
