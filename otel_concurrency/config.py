@@ -136,11 +136,17 @@ class Config:
         "true or false",
         "`false`: no metrics of this process and its threads.",
     )
+    threads: bool = _setting(
+        True,
+        read_bool,
+        "true or false",
+        "`false`: threads and thread pools are left alone, and there are no thread pool metrics.",
+    )
     native: bool = _setting(
         True,
         read_bool,
         "true or false",
-        "`false`: the pure Python task probe serves even where the C extension could.",
+        "`false`: the pure Python probes serve even where the C extension could.",
     )
     max_coroutines: int = _setting(
         200,
@@ -231,6 +237,7 @@ class Options(TypedDict, total=False):
     process_pools: bool
     process_spans: bool
     process_metrics: bool
+    threads: bool
     native: bool
     max_coroutines: int
     max_error_types: int
@@ -247,6 +254,14 @@ class TaskOptions:
 
     native: bool | None = None
     max_coroutines: int | None = None
+    max_error_types: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadOptions:
+    """Options of `concurrency_threading` in a configuration file; None leaves the variable or the default."""
+
+    native: bool | None = None
     max_error_types: int | None = None
 
 

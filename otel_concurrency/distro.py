@@ -32,12 +32,14 @@ from otel_concurrency.signals.logs import IdentityLogRecordProcessor
 
 STANDS_IN = {  # upstream's instrumentor: ours, which loads in its place
     "asyncio": "concurrency_asyncio",
+    "threading": "concurrency_threading",
     "fastapi": "concurrency_fastapi",
 }
 _SWITCHES = {  # instrumentor of ours: the setting that turns it off
     "concurrency_asyncio": "tasks",
     "concurrency_process_pools": "process_pools",
     "concurrency_process": "process_metrics",
+    "concurrency_threading": "threads",
 }
 _GROUP = "opentelemetry_instrumentor"
 _OURS = "otel_concurrency."

@@ -8,7 +8,13 @@ from pathlib import Path
 
 from opentelemetry.configuration import load_config_file
 
-from otel_concurrency.config import SETTINGS, FastAPIOptions, ProcessPoolOptions, TaskOptions
+from otel_concurrency.config import (
+    SETTINGS,
+    FastAPIOptions,
+    ProcessPoolOptions,
+    TaskOptions,
+    ThreadOptions,
+)
 from otel_concurrency.distro import STANDS_IN
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -42,5 +48,6 @@ def test_the_configuration_file_is_valid_and_names_options_that_exist(tmp_path: 
     declared = instrumentation.python
     assert declared is not None
     assert set(declared["concurrency_asyncio"]) == {field.name for field in fields(TaskOptions)}
+    assert set(declared["concurrency_threading"]) == {field.name for field in fields(ThreadOptions)}
     assert set(declared["concurrency_fastapi"]) == {field.name for field in fields(FastAPIOptions)}
     assert set(declared["concurrency_process_pools"]) == {field.name for field in fields(ProcessPoolOptions)}

@@ -243,7 +243,7 @@ class PurePoolProbe:
         work._generation = self.probe.generation
         self.probe.tell(self.probe.add, self.row, "submitted", 1)
         work._submitted_ns = self.probe.now_ns()
-        work._pool = self
+        work._pool = work._otel_concurrency_pool = self
         return work
 
     def submitted(self) -> None:
@@ -296,9 +296,18 @@ class PurePoolProbe:
 class PureWork:
     """A function on its way to a worker; see `Work`."""
 
-    __slots__ = ("__weakref__", "_context", "_function", "_generation", "_pool", "_submitted_ns")
+    __slots__ = (
+        "__weakref__",
+        "_context",
+        "_function",
+        "_generation",
+        "_otel_concurrency_pool",
+        "_pool",
+        "_submitted_ns",
+    )
 
-    _pool: PurePoolProbe | None
+    _pool: PurePoolProbe | None  # until it has ended
+    _otel_concurrency_pool: PurePoolProbe
     _function: Callable[..., Any]
     _context: contextvars.Context | None
     _generation: int

@@ -77,7 +77,10 @@ class PoolLevel:
 
 
 class Work(Protocol):
-    """A function on its way to a worker: calling it runs the function, and counts that."""
+    """A function on its way to a worker: calling it runs the function, and counts that.
+
+    It looks like the function; only `_otel_concurrency_pool`, its `PoolProbe`, is its own.
+    """
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function; its result or exception passes through."""

@@ -1,0 +1,172 @@
+"""Where a pool's future calls back, and where its failure goes unseen: `concurrent.futures.Future`.
+
+`add_done_callback`: the callback runs in a copy of the context of whoever added it, wherever it is called.
+One that is added to a future that is done already is called at once, by the adder, and needs nothing.
+
+`set_exception`, so the failing path alone: a future of a measured pool that nobody waits for becomes, until
+somebody asks for its result or its exception, or adds a callback, an object of a subclass of its class that
+looks the same and notices its own end. Leans on CPython `concurrent/futures/_base.py`: `_state`, `_waiters`,
+`_condition`, `_done_callbacks`, `_exception`; and on `_WorkItem` in `thread.py`.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import sys
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextvars import copy_context
+from types import FunctionType
+from typing import Any
+
+from otel_concurrency.hooks.patch import Patch
+from otel_concurrency.hooks.thread_pools import POOL_KEY
+from otel_concurrency.probes.pure import type_name
+
+_WATCH_KEY = "_otel_concurrency_watch"
+_UNDONE = ("PENDING", "RUNNING")
+_OWN = ("asyncio.futures", "otel_concurrency.hooks.thread_pools")
+
+_logger = logging.getLogger(__name__)
+
+
+class FutureHook:
+    """Carries contexts to callbacks, and counts failures that nobody looked at."""
+
+    def __init__(self) -> None:
+        self._patches = [
+            Patch(Future, "add_done_callback", _call_in_context),
+            Patch(Future, "set_exception", _watch_failure),
+        ]
+
+    def __repr__(self) -> str:
+        return f"<FutureHook {self._patches}>"
+
+    def install(self) -> None:
+        """Patch `Future`; a second call changes nothing."""
+        for patch in self._patches:
+            patch.install()
+
+    def remove(self) -> None:
+        """Put everything back, last first."""
+        for patch in reversed(self._patches):
+            patch.remove()
+
+
+def _call_in_context(original: Callable[..., None]) -> tuple[Any, Callable[[], None]]:
+    @functools.wraps(original)
+    def add_done_callback(self: Any, fn: Any) -> None:
+        if is_silent or self._state not in _UNDONE or (type(fn) is FunctionType and fn.__module__ in _OWN):
+            # asyncio's own only hands the outcome on to a loop, which has the task's context.
+            original(self, fn)
+        else:
+            original(self, functools.partial(copy_context().run, fn))
+
+    is_silent = False
+
+    def silence() -> None:
+        nonlocal is_silent
+        is_silent = True
+
+    return add_done_callback, silence
+
+
+def _watch_failure(original: Callable[..., None]) -> tuple[Any, Callable[[], None]]:
+    @functools.wraps(original)
+    def set_exception(self: Any, exception: Any) -> None:
+        try:
+            # Asked and told under one lock: whoever looks does so before, and is seen waiting, or after.
+            with self._condition:
+                if not is_silent:
+                    _watch(self, exception, sys._getframe(1))
+                if not self._done_callbacks:
+                    original(self, exception)
+                    return
+            original(self, exception)
+        finally:
+            del self, exception  # the exception's own traceback may lead here
+
+    is_silent = False
+
+    def silence() -> None:
+        nonlocal is_silent
+        is_silent = True
+
+    return set_exception, silence
+
+
+def _watch(future: Any, exception: Any, caller: Any) -> None:
+    try:
+        if (
+            future._state not in _UNDONE
+            or future._done_callbacks
+            or future._waiters
+            or future._condition._waiters
+            or hasattr(type(future), "__del__")
+        ):
+            return
+        pool = vars(future).get(POOL_KEY) or _pool_of(caller)
+        if pool is not None:
+            watch = (pool, exception.__traceback__)
+            kind: Any = type(future)
+            future.__class__ = _unseen_class(kind)
+            vars(future)[_WATCH_KEY] = watch
+    except (AttributeError, TypeError):  # a class whose objects cannot change theirs, or no exception at all
+        pass
+    except Exception:
+        _logger.exception("A failed future is not watched")
+
+
+def _pool_of(caller: Any) -> Any:
+    """Return the probe of the pool whose work item calls `set_exception`."""
+    if caller.f_code.co_name != "run":
+        return None
+    names = caller.f_locals
+    item = names.get("self")
+    if type(names) is dict:  # until 3.12 a copy, which the frame keeps: with the future that it leads to
+        names.clear()
+    function = getattr(item, "fn", None) or (getattr(item, "task", None) or (None,))[0]  # 3.14 has a task
+    return getattr(function, POOL_KEY, None)
+
+
+@functools.lru_cache(maxsize=16)
+def _unseen_class(kind: Any) -> type[Any]:
+    """Make the subclass of a future class whose objects have failed, unseen."""
+
+    def result(self: Any, timeout: Any = None) -> Any:
+        try:
+            _seen(self, kind)
+            return kind.result(self, timeout)
+        finally:
+            del self  # as CPython does: the exception's traceback leads here
+
+    def exception(self: Any, timeout: Any = None) -> Any:
+        _seen(self, kind)
+        return kind.exception(self, timeout)
+
+    def add_done_callback(self: Any, fn: Any) -> None:
+        _seen(self, kind)
+        kind.add_done_callback(self, fn)
+
+    members: dict[str, Any] = {"__del__": _let_go, "__slots__": (), "__doc__": kind.__doc__}
+    looks: tuple[Any, ...] = (result, exception, add_done_callback)
+    for member in looks:
+        members[member.__name__] = functools.update_wrapper(member, getattr(kind, member.__name__))
+    return type(
+        kind.__name__, (kind,), {**members, "__module__": kind.__module__, "__qualname__": kind.__qualname__}
+    )
+
+
+def _seen(future: Any, kind: type[Any]) -> None:
+    future.__class__ = kind
+    vars(future).pop(_WATCH_KEY, None)
+
+
+def _let_go(future: Any) -> None:
+    # In a collection, maybe: only numbers.
+    pool, traceback = vars(future).get(_WATCH_KEY, (None, None))
+    error = future._exception
+    # Its traceback has grown where `result()`, called just before we watched, has raised it.
+    if pool is not None and error is not None and error.__traceback__ is traceback:
+        pool.unretrieved(type_name(type(error)))
