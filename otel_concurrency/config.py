@@ -172,6 +172,18 @@ class Config:
         "true or false",
         "`true`: a FastAPI request also gets spans for its operations, or for each ASGI message.",
     )
+    subprocesses: bool = _setting(
+        True,
+        read_bool,
+        "true or false",
+        "`false`: programs that are started get no `TRACEPARENT`, `TRACESTATE` and `BAGGAGE` from us.",
+    )
+    inherit_trace: bool = _setting(
+        True,
+        read_bool,
+        "true or false",
+        "`false`: a process starts outside of the trace that its environment names in `TRACEPARENT`.",
+    )
     log_identity: bool = _setting(
         True,
         read_bool,
@@ -243,6 +255,8 @@ class Options(TypedDict, total=False):
     max_error_types: int
     keep_upstream: list[str] | tuple[str, ...] | set[str] | frozenset[str]
     http_inner_spans: bool
+    subprocesses: bool
+    inherit_trace: bool
     log_identity: bool
     exit_timeout: float
     exit_signals: bool
@@ -277,6 +291,14 @@ class ProcessPoolOptions:
     """Options of `concurrency_process_pools` in a configuration file; None leaves it to the variable."""
 
     process_spans: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChildProcessOptions:
+    """Options of `concurrency_processes` in a configuration file; None leaves the variable or the default."""
+
+    subprocesses: bool | None = None
+    inherit_trace: bool | None = None
 
 
 def _read(setting: Setting, name: str, value: object) -> object:

@@ -18,15 +18,6 @@ PENDING: dict[str, dict[str, tuple[str, ...]]] = {
         "asyncio": ("run_in_executor", "Thread, ", "pool, "),
         "uvloop": ("run_in_executor", "Thread, ", "pool, "),
     },
-    "hooks/processes.py": {
-        "spawn": ("Process,", "Process subclass"),
-        "forkserver": ("Process,", "Process subclass"),
-    },
-    "hooks/subprocesses.py": {
-        "asyncio": ("create_subprocess",),
-        "uvloop": ("create_subprocess",),
-        "programs": ("subprocess",),
-    },
 }
 
 
