@@ -10,20 +10,6 @@ import pytest
 from tests.e2e.conftest import SILENT, Run, clean_environ
 from tests.e2e.propagation.table import CELLS, YES, printed, run, verdict
 
-# Cells that do not say yes yet, by column and by what will make them: how their names begin. One that begins
-# to say yes fails the test until it is taken out of here.
-PENDING: dict[str, dict[str, tuple[str, ...]]] = {
-    "hooks/threads.py, thread_pools.py, futures.py": {
-        "threads": ("Thread,", "Thread subclass", "ThreadPoolExecutor", "Timer", "Future done-callback"),
-        "asyncio": ("run_in_executor", "Thread, ", "pool, "),
-        "uvloop": ("run_in_executor", "Thread, ", "pool, "),
-    },
-}
-
-
-def is_pending(column: str, cell: str) -> bool:
-    return any(f"{cell}, ".startswith(columns.get(column, ("-",))) for columns in PENDING.values())
-
 
 @pytest.fixture(scope="module")
 def table() -> dict[str, dict[str, str]]:
@@ -38,10 +24,7 @@ def test_every_cell_of_the_table(
     """The whole of it at once, so that a cell that is missing shows as well."""
     with capsys.disabled():
         print(f"\n{printed({'': table})}")
-    is_yes = {column: {cell: said == YES for cell, said in cells.items()} for column, cells in table.items()}
-    assert is_yes == {
-        column: {cell: not is_pending(column, cell) for cell in cells} for column, cells in CELLS.items()
-    }
+    assert table == {column: dict.fromkeys(cells, YES) for column, cells in CELLS.items()}
 
 
 @pytest.mark.skipif(sys.version_info < (3, 14), reason="came with CPython 3.14")
