@@ -40,6 +40,7 @@ _SWITCHES = {  # instrumentor of ours: the setting that turns it off
     "concurrency_process_pools": "process_pools",
     "concurrency_process": "process_metrics",
     "concurrency_threading": "threads",
+    "concurrency_anyio": "threads",
 }
 _GROUP = "opentelemetry_instrumentor"
 _OURS = "otel_concurrency."

@@ -13,6 +13,7 @@ FOUND_BY_OPENTELEMETRY = {
     ("opentelemetry_configurator", "otel_concurrency"),
     ("opentelemetry_environment_variables", "otel_concurrency"),
     ("opentelemetry_instrumentor", "concurrency_asyncio"),
+    ("opentelemetry_instrumentor", "concurrency_anyio"),
     ("opentelemetry_instrumentor", "concurrency_process"),
     ("opentelemetry_instrumentor", "concurrency_process_pools"),
     ("opentelemetry_instrumentor", "concurrency_threading"),
