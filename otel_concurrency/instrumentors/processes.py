@@ -47,7 +47,10 @@ class ChildProcessInstrumentor(BaseInstrumentor):
         if config.inherit_trace and threading.current_thread() is threading.main_thread():
             base = inherited.from_environment(os.environ)
             if base is not None:
-                self._hooks += [_Base(base), ServerSpanHook(trace.get_current_span(base))]
+                self._hooks.append(_Base(base))
+                span = trace.get_current_span(base)
+                if span.get_span_context().is_valid:
+                    self._hooks.append(ServerSpanHook(span))
         for hook in self._hooks:
             hook.install()
 
