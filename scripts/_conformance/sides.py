@@ -26,10 +26,20 @@ SIDES = ("bare", "native", "pure", "upstream")
 IDLE = "idle"
 # Upstream's that ours neither needs nor replaces yet, not ours to answer for; and those of libraries that no
 # test of CPython's uses: importing them takes every instrumented child a second.
-NOT_OURS = "threading,exceptions,system_metrics,fastapi,concurrency_fastapi,aiohttp-client,celery"
+NOT_OURS = "exceptions,system_metrics,fastapi,concurrency_fastapi,aiohttp-client,celery"
 COLLECTION_INTERVAL_MS = 250
 # What `sanity.py` has to find of ours.
-HOOKS = ("tasks",)
+HOOKS = (
+    "tasks",
+    "threads",
+    "thread pools",
+    "futures",
+    "process pools",
+    "multiprocessing pools",
+    "processes",
+    "subprocesses",
+    "exit",
+)
 
 _METADATA = "Metadata-Version: 2.1\nName: otel-concurrency-conformance-sink\nVersion: 1\n"
 _ENTRY_POINTS = """[opentelemetry_metrics_exporter]

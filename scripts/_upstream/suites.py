@@ -26,6 +26,7 @@ class Suite:
         tests: Paths or node ids below its folder.
         plugin: A pytest plugin of this folder that the side with our distro loads.
         variables: Environment variables of the side with our distro.
+        deliberate: Tests that fail with ours and are meant to, with the reason.
     """
 
     name: str
@@ -33,7 +34,13 @@ class Suite:
     tests: tuple[str, ...]
     plugin: str | None = None
     variables: Mapping[str, str] = field(default_factory=dict)
+    deliberate: Mapping[str, str] = field(default_factory=dict)
 
+
+_WHOLE_CONTEXT = (
+    "it counts the calls of opentelemetry.context.detach that upstream makes in each thread; ours runs the "
+    "work in a copy of the whole contextvars context and has nothing to detach"
+)
 
 SUITES = (
     Suite(
@@ -54,8 +61,23 @@ SUITES = (
         "opentelemetry-sdk",
         ("tests/test_configurator.py::TestConfigurator",),
         plugin="substitute_configurator",
-        # The test wants exactly its own arguments to reach the SDK; this one of ours is added on purpose.
-        variables={"OTEL_PYTHON_CONCURRENCY_LOG_IDENTITY": "false"},
+        deliberate={
+            "tests.test_configurator.TestConfigurator.test_custom_configurator": "it wants exactly its own "
+            "arguments to reach the SDK; ours adds the processors that mark log records and export"
+        },
+    ),
+    Suite(
+        "ours in the place of threading",
+        "opentelemetry-instrumentation-threading",
+        ("tests/test_threading.py",),
+        plugin="substitute_threading",
+        deliberate={
+            f"tests.test_threading.TestThreading.{test}": _WHOLE_CONTEXT
+            for test in (
+                "test_threading_with_valid_context_token",
+                "test_threadpool_with_valid_context_token",
+            )
+        },
     ),
 )
 

@@ -331,9 +331,16 @@ class TestSides:
             ),
             (
                 "pure",
-                {"create_task_is_patched": True, "probe_way": "pure", "hooks": ["exit"]},
+                {
+                    "create_task_is_patched": True,
+                    "probe_way": "pure",
+                    "hooks": ["threads", "exit"],
+                },
                 {},
-                "hooks of ours are not active: tasks",
+                (
+                    "hooks of ours are not active: tasks, thread pools, futures, process pools, "
+                    "multiprocessing pools, processes, subprocesses"
+                ),
             ),
             ("bare", {"hooks": ["exit"]}, {}, "hooks of ours are active where they must not be: ['exit']"),
             (

@@ -80,17 +80,29 @@ class TestRunSuite:
 
 def test_a_difference_is_printed_with_what_pytest_said(upstream_tests: ModuleType) -> None:
     """Under the line of its suite."""
-    from _upstream.suites import Results
+    from _upstream.suites import Results, Suite
 
+    suite = Suite("contract", "some", ())
     without = Results({"a": "pass", "b": "fail"}, {})
     with_ours = Results({"a": "fail", "b": "fail"}, {"a": "E  assert 1 == 2"})
-    assert upstream_tests.describe("contract", "some 1.0", without, with_ours)[1:] == [
+    assert upstream_tests.describe(suite, "some 1.0", without, with_ours)[1:] == [
         "DIFFERENT: a: without pass, with ours fail",
         "    E  assert 1 == 2",
     ]
-    (line,) = upstream_tests.describe("contract", "some 1.0", without, without)
+    (line,) = upstream_tests.describe(suite, "some 1.0", without, without)
     words = " ".join(line.split())
     assert words == "contract some 1.0 2 tests, 1 pass, 0 skip, 1 fail without ours: same with ours"
+
+
+def test_what_is_meant_to_differ_is_told_and_has_to(upstream_tests: ModuleType) -> None:
+    """It does not count; a reason that nothing needs any more does."""
+    from _upstream.suites import Results, Suite
+
+    suite = Suite("contract", "some", (), deliberate={"a": "ours is better"})
+    passed, failed = Results({"a": "pass"}, {}), Results({"a": "fail"}, {})
+    assert upstream_tests.unexpected(suite, passed, failed) == []
+    assert upstream_tests.unexpected(suite, passed, passed) == ["a"]
+    assert upstream_tests.describe(suite, "some 1.0", passed, failed)[1:] == ["on purpose: a: ours is better"]
 
 
 def test_sources_are_kept_once_got(tmp_path: Path) -> None:
@@ -109,6 +121,6 @@ def test_an_environment_without_us_is_refused(upstream_tests: ModuleType, tmp_pa
     python = tmp_path / "python"
     python.write_text('#!/bin/sh\necho \'{"pytest": "9.0", "opentelemetry-sdk": "1.45.1"}\'\n')
     python.chmod(0o755)
-    missing = "otel-concurrency, opentelemetry-instrumentation"
+    missing = "otel-concurrency, opentelemetry-instrumentation, opentelemetry-instrumentation-threading"
     with pytest.raises(UpstreamError, match=f"has no {missing}: install the project"):
         upstream_tests.compare(str(python), tmp_path)
