@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 import os
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from types import ModuleType
 from typing import Any
@@ -112,9 +112,9 @@ class ProcessPoolHook:
             (module._ResultItem, "__init__", self._answer),
             (module._SafeQueue, "_on_queue_feeder_error", self._fail_to_pickle),
             (manager, "process_result_item", self._take_result),
+            (manager, "flag_executor_shutting_down", self._shut_down),
             (manager, "terminate_broken", self._break),
             (pool, "__init__", self._meet),
-            (pool, "shutdown", self._close),
             (pool, "submit", self._submit),  # last: what it hands in, the others understand
         ):
             absent = {"absent": None} if name == "__setstate__" else {}
@@ -218,16 +218,16 @@ class ProcessPoolHook:
         workers = Workers(list(manager.processes.values()))
         return _do_nothing if probe is None else functools.partial(workers.tell, probe.crashed)
 
-    def _close(self, original: Callable[..., None], switch: Switch) -> Callable[..., Any]:
+    def _shut_down(self, original: Callable[[Any], None], switch: Switch) -> Callable[..., Any]:
         @functools.wraps(original)
-        def shutdown(pool: Any, /, *args: Any, **kwargs: Any) -> None:
-            if switch.is_on and kwargs.get("cancel_futures"):
-                probe = self._pools.get(pool)
-                if probe is not None:
-                    probe.is_closing = True
-            original(pool, *args, **kwargs)
+        def flag_executor_shutting_down(manager: Any) -> None:
+            pending = manager.pending_work_items
+            cancelled = self._fence(_cancelled_in, pending) if switch.is_on else None
+            original(manager)
+            if cancelled is not None and manager.pending_work_items is not pending:
+                self._fence(_count_dropped, pending, manager.pending_work_items, cancelled)
 
-        return shutdown
+        return flag_executor_shutting_down
 
     # In the worker process.
 
@@ -285,11 +285,7 @@ class _Item:
     def __del__(self, getpid: Callable[[], int] = os.getpid) -> None:
         # Let go of without a result: it was cancelled. A forked child has a copy, and nothing to say of it.
         if not self._is_counted and self._pid == getpid():
-            if self.probe.is_closing:
-                self._is_counted = True
-                self.probe.abandoned()
-            else:
-                self.ended(cancelled=True)
+            self.ended(cancelled=True)
 
     def accept(self) -> None:
         """Count it as submitted."""
@@ -300,6 +296,12 @@ class _Item:
         if not self._is_counted:
             self._is_counted = True
             self.probe.rejected()
+
+    def abandon(self) -> None:
+        """Count it as given up by its pool."""
+        if not self._is_counted:
+            self._is_counted = True
+            self.probe.abandoned()
 
     def ended(
         self,
@@ -331,6 +333,18 @@ def _count_result(manager: Any, result: Any) -> None:
         work.fn.ended(
             timing=getattr(result, KEY, None), error_type=None if error is None else type_name(type(error))
         )
+
+
+def _cancelled_in(pending: Mapping[int, Any]) -> set[int]:
+    """Return which items had been cancelled, one by one, before the pool is shut down."""
+    return {number for number, work in list(pending.items()) if work.future._state in _CANCELLED}
+
+
+def _count_dropped(pending: Mapping[int, Any], left: Mapping[int, Any], cancelled: set[int]) -> None:
+    """Count what a shutdown has cancelled; the pool itself may hold on to it."""
+    for number, work in list(pending.items()):
+        if number not in left and number not in cancelled and type(work.fn) is _Item:
+            work.fn.abandon()
 
 
 def _count_unsent(queue: Any, error: BaseException, call: Any) -> None:
