@@ -1,7 +1,8 @@
-/* The native task probe: one row of plain numbers per coroutine function, written by every step of every task.
+/* The native probes. The task probe: one row of plain numbers per coroutine function, written by every step of every task.
 
    The pure twin is probes/pure.py, the tests are the same. On CPython 3.10 to 3.13 a proxy around the coroutine sees the
-   steps (native_source/proxy.h), from 3.14 a context watcher (native_source/watcher.h). Hot paths call no OpenTelemetry API and run
+   steps (native_source/proxy.h), from 3.14 a context watcher (native_source/watcher.h). The work probe: a row per pool
+   (native_source/work.h; its twin is probes/pure_work.py). Hot paths call no OpenTelemetry API and run
    no Python code but the coroutine. All state belongs to one module instance, so to one interpreter. */
 
 #define PY_SSIZE_T_CLEAN
@@ -22,6 +23,9 @@ static PyObject *probe_name_cr_code(struct TaskProbe *probe);
 typedef struct ModuleState {
     PyTypeObject *probe_type;
     PyTypeObject *proxy_type;
+    PyTypeObject *work_probe_type;
+    PyTypeObject *pool_type;
+    PyTypeObject *work_type;
     PyObject *slot_key;
     Clock clock;
     struct ThreadSlot *threads;
@@ -93,6 +97,8 @@ context_of_frame(ThreadSlot *slot)
     return context_of(slot->state, slot->frames[slot->depth - 1].entry);
 }
 #endif
+
+#include "native_source/work.h"
 
 /* --- TaskProbe --- */
 
@@ -495,6 +501,13 @@ module_exec(PyObject *module)
     if (state->probe_type == NULL || state->proxy_type == NULL || PyModule_AddType(module, state->probe_type) < 0) {
         return -1;
     }
+    state->work_probe_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &work_probe_spec, NULL);
+    state->pool_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &pool_spec, NULL);
+    state->work_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &work_spec, NULL);
+    if (state->work_probe_type == NULL || state->pool_type == NULL || state->work_type == NULL
+        || PyModule_AddType(module, state->work_probe_type) < 0) {
+        return -1;
+    }
 #ifdef WATCH_CONTEXTS
     state->watcher = -1;
     state->interpreter = PyInterpreterState_Get();
@@ -526,6 +539,9 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     ModuleState *state = PyModule_GetState(module);
     Py_VISIT(state->probe_type);
     Py_VISIT(state->proxy_type);
+    Py_VISIT(state->work_probe_type);
+    Py_VISIT(state->pool_type);
+    Py_VISIT(state->work_type);
 #ifdef WATCH_CONTEXTS
     Py_VISIT(state->entry_type);
     Py_VISIT(state->task_died);
@@ -541,6 +557,9 @@ module_clear(PyObject *module)
     ModuleState *state = PyModule_GetState(module);
     Py_CLEAR(state->probe_type);
     Py_CLEAR(state->proxy_type);
+    Py_CLEAR(state->work_probe_type);
+    Py_CLEAR(state->pool_type);
+    Py_CLEAR(state->work_type);
 #ifdef WATCH_CONTEXTS
     if (state->watcher >= 0) {
         if (PyContext_ClearWatcher(state->watcher) < 0) {
@@ -600,7 +619,7 @@ static PyModuleDef_Slot module_slots[] = {
 static struct PyModuleDef module_definition = {
     PyModuleDef_HEAD_INIT,
     .m_name = "_native",
-    .m_doc = "The native task probe.",
+    .m_doc = "The native probes.",
     .m_size = sizeof(ModuleState),
     .m_methods = module_methods,
     .m_slots = module_slots,

@@ -44,11 +44,18 @@ def make_work_probe(
     max_error_types: int = MAX_ERROR_TYPES,
     origin: contextvars.ContextVar[Any] | None = None,
 ) -> WorkProbe:
-    """Return a work probe: the pure twin, until the native one is there.
+    """Return the native probe where it is built and wanted, else the pure twin.
 
     Args:
-        native: Whether a native probe may serve.
+        native: Whether the native probe may serve.
         max_error_types: Exception type names kept over all pools, then `_other`.
         origin: Context variable whose value exemplars keep.
     """
+    if native:
+        try:
+            from otel_concurrency.probes.native_work import NativeWorkProbe
+        except ImportError:
+            pass
+        else:
+            return NativeWorkProbe(max_error_types=max_error_types, origin=origin)
     return PureWorkProbe(max_error_types=max_error_types, origin=origin)

@@ -82,11 +82,12 @@ def _row(read: tuple[Any, ...]) -> TaskRow:
         True,
         busy_ns,
         steps,
-        *map(_histogram, histograms),
+        *map(histogram_state, histograms),
     )
 
 
-def _histogram(read: tuple[Any, ...]) -> HistogramState:
+def histogram_state(read: tuple[Any, ...]) -> HistogramState:
+    """Make a dataclass of what the native probes tell of a histogram."""
     count, sum_ns, min_ns, max_ns, zero_count, first, bucket_counts, exemplars = read
     kept = tuple(ProbeExemplar(*exemplar) for exemplar in exemplars)
     return HistogramState(count, sum_ns, min_ns, max_ns, zero_count, first, bucket_counts, kept)

@@ -12,6 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from types import NoneType
 from typing import Any
 
 from otel_concurrency.probes.functions import joined, name_parts
@@ -96,6 +97,7 @@ class PureWorkProbe:
         self.origin = origin
         self.now_ns = monotonic_ns
         self.generation = 0
+        self.lost = 0  # news that could not be taken in
         self._rows: dict[tuple[str, str], _Row] = {}
         self._functions: set[str] = set()
         self._error_names: set[str] = set()
@@ -140,16 +142,18 @@ class PureWorkProbe:
             self._news.append(news)
             return
         try:
-            if self._news:
-                self._catch_up()
-            news[0](*news[1:])
+            self._news.append(news)
+            self._catch_up()
         finally:
             lock.release()
 
     def _catch_up(self) -> None:
         while self._news:
             method, *arguments = self._news.popleft()
-            method(*arguments)
+            try:
+                method(*arguments)
+            except Exception:  # whose news it was, nobody here could say
+                self.lost += 1
 
     # What follows runs under the lock.
 
@@ -237,6 +241,8 @@ class PurePoolProbe:
 
     def wrap(self, function: Callable[..., Any], context: contextvars.Context | None = None) -> PureWork:
         """Count a work item as submitted, and return what to submit in the function's place."""
+        if not isinstance(context, (contextvars.Context, NoneType)):
+            raise TypeError("context is a contextvars.Context or None")
         work = PureWork()
         work._function = function
         work._context = context
@@ -260,11 +266,11 @@ class PurePoolProbe:
 
     def unretrieved(self, error_type: str) -> None:
         """Count a failure that nobody looked at."""
-        self.probe.tell(self.probe.add_error, self.row, error_type)
+        self.probe.tell(self.probe.add_error, self.row, _text(error_type))
 
     def crashed(self, reason: str) -> None:
         """Count a lost worker."""
-        self.probe.tell(self.probe.add_crash, self.row, reason)
+        self.probe.tell(self.probe.add_crash, self.row, _text(reason))
 
     def done(
         self,
@@ -283,14 +289,20 @@ class PurePoolProbe:
             self.probe.ended,
             self.row,
             outcome,
-            function,
+            _text(function),
             queue_ns,
             run_ns,
             -1 if transfer_ns is None else transfer_ns,
-            error_type,
+            None if error_type is None else _text(error_type),
             origin or None,
             time.time_ns() if origin else 0,
         )
+
+
+def _text(name: object) -> str:
+    if type(name) is not str:
+        raise TypeError("a name is a str")
+    return name
 
 
 class PureWork:

@@ -1,0 +1,80 @@
+"""The native work probe as Python sees it: its rows as dataclasses."""
+
+from __future__ import annotations
+
+import contextvars
+from typing import Any
+
+from otel_concurrency.probes import _native
+from otel_concurrency.probes.functions import function_name
+from otel_concurrency.probes.native import histogram_state
+from otel_concurrency.probes.work import (
+    MAX_ERROR_TYPES,
+    MAX_FUNCTIONS,
+    MAX_POOLS,
+    PoolKind,
+    PoolProbe,
+    PoolRow,
+    merge_run_times,
+)
+
+
+class NativeWorkProbe:
+    """Counts work items by pool.
+
+    Args:
+        max_pools: Names kept; further pools share the row `_other` of their kind.
+        max_functions: Function names kept over all pools, then `_other`.
+        max_error_types: Exception type names kept over all pools, then `_other`.
+        origin: Context variable whose value exemplars keep.
+    """
+
+    way = "native"
+
+    def __init__(
+        self,
+        *,
+        max_pools: int = MAX_POOLS,
+        max_functions: int = MAX_FUNCTIONS,
+        max_error_types: int = MAX_ERROR_TYPES,
+        origin: contextvars.ContextVar[Any] | None = None,
+    ) -> None:
+        self._native = _native.WorkProbe(
+            function_name,
+            max_pools=max_pools,
+            max_functions=max_functions,
+            max_error_types=max_error_types,
+            origin=origin,
+        )
+
+    def pool(self, name: str, kind: PoolKind) -> PoolProbe:
+        """Return a new pool's probe; pools of one name and kind share a row."""
+        return self._native.pool(name, kind)
+
+    def read(self) -> list[PoolRow]:
+        """Return each row, exemplars drained."""
+        return [_row(read) for read in self._native.read()]
+
+    def reset(self) -> None:
+        """Begin at zero, as a forked child must; work submitted before it counts nowhere any more."""
+        self._native.reset()
+
+
+def _row(read: tuple[Any, ...]) -> PoolRow:
+    name, kind, submitted, finished, cancelled, failed, rejected, abandoned, unretrieved, crashes = read[:10]
+    queue_times, transfer_times, run_times = read[10:]
+    return PoolRow(
+        name,
+        kind,
+        submitted,
+        finished,
+        cancelled,
+        failed,
+        rejected,
+        abandoned,
+        unretrieved,
+        crashes,
+        histogram_state(queue_times),
+        histogram_state(transfer_times),
+        merge_run_times((function, histogram_state(times)) for function, times in run_times),
+    )
