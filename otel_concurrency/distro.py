@@ -26,7 +26,7 @@ from otel_concurrency.defaults import default_variables
 from otel_concurrency.hooks.export_failures import ExportFailures
 from otel_concurrency.hooks.log_flush import LogFlushHook
 from otel_concurrency.hooks.system_metrics import SystemMetricsHook
-from otel_concurrency.signals import exporting, providers
+from otel_concurrency.signals import exporting, providers, shutdown
 from otel_concurrency.signals.ending import Ending
 from otel_concurrency.signals.logs import IdentityLogRecordProcessor
 
@@ -148,7 +148,15 @@ class ConcurrencyDistro(BaseDistro):
             self._ending.install()
 
     def stop(self) -> None:
-        """Let go of all that was loaded, last first; providers and exporters stay, without ours."""
+        """Let go of all that was loaded, last first; providers and exporters stay, without ours.
+
+        What was counted since the last export goes out before: nobody could ask for it afterwards.
+        """
+        if self.loaded and self.is_active:
+            try:
+                shutdown.flush(self.config.exit_timeout)
+            except Exception:
+                _logger.exception("The last numbers could not be exported")
         for name, instrumentor in reversed(self.loaded.items()):
             try:
                 if instrumentor.is_instrumented_by_opentelemetry:

@@ -29,7 +29,8 @@ class Instrumentation:
     def uninstrument(self) -> None:
         """Put back what was patched, last first; a second call changes nothing.
 
-        The providers stay, since OpenTelemetry lets a process set them only once; they flush at exit.
+        What was recorded until then is exported first, which waits for `exit_timeout` at most. The providers
+        stay, since OpenTelemetry lets a process set them only once; they flush at exit.
         """
         with _lock:
             if self._distro.started:

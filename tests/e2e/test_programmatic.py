@@ -67,6 +67,27 @@ def test_options_go_before_the_environment(run: Run, receiver: OtlpProtoTestServ
     assert created(receiver) == {"main": 1, "_other": 2}
 
 
+def test_what_was_counted_before_the_removal_arrives(run: Run, receiver: OtlpProtoTestServer) -> None:
+    """Afterwards nobody asks us any more, and what runs then is none of ours."""
+    program = """
+        import asyncio, otel_concurrency
+        handle = otel_concurrency.instrument()
+
+        async def before():
+            pass
+
+        async def after():
+            pass
+
+        asyncio.run(before())
+        handle.uninstrument()
+        asyncio.run(after())
+    """
+    ended = run(program, env=environ_for(receiver), bare=True)
+    assert (ended.code, ended.err) == (0, "")
+    assert created(receiver) == {"before": 1, "shutdown_asyncgens": 1, "shutdown_default_executor": 1}
+
+
 TWICE = """
     import asyncio, json, logging, os, otel_concurrency
     from opentelemetry._logs import get_logger_provider
