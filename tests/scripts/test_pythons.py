@@ -89,6 +89,16 @@ class TestFind:
         found = pythons._examine(str(tmp_path / f"python{THIS}"), "PATH", None)
         assert (found.version, found.release) == (THIS, platform.python_version())
 
+    def test_a_pyenv_that_cannot_be_read_is_passed_over_with_a_sentence(self, tmp_path: Path) -> None:
+        """Said once, however many versions are looked for; what PATH has is still found."""
+        make_python(tmp_path / "bin", "3.97.1")
+        unreadable = str(tmp_path / ("x" * 300))  # root may read what others may not, but no such name
+        done = run_script("list", PATH=str(tmp_path / "bin"), PYENV_ROOT=unreadable)
+        assert (done.returncode, done.stderr) == (
+            0,
+            f"pythons: passing over pyenv: {unreadable} cannot be read (File name too long)\n",
+        )
+
     def test_a_half_made_root_does_not_count(self, pythons: ModuleType, tmp_path: Path) -> None:
         """A root without its marker, or with half of one, was left by an interrupted `get`."""
         from _pythons.root import MARKER, made_roots, write_marker
