@@ -12,9 +12,7 @@ import asyncio
 import importlib
 import json
 import logging
-import signal
 import socket
-import sys
 
 import uvicorn
 
@@ -51,9 +49,6 @@ def serve(app: object, name: str, port: int) -> None:
     """Serve an application on loopback until a signal says to stop."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    # uvicorn raises the signal again when it has shut down; the default action of SIGTERM would end the
-    # process there, and what is registered with atexit, such as the last export of telemetry, would not run.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with socket.create_server(("127.0.0.1", port)) as listener:
         print(f"{name} listening on http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
         config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=5)

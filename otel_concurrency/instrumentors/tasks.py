@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -14,7 +14,9 @@ from otel_concurrency.config import Config, TaskOptions
 from otel_concurrency.hooks import fork
 from otel_concurrency.hooks.tasks import TaskHook
 from otel_concurrency.probes.choice import make_task_probe
+from otel_concurrency.signals.names import UNFINISHED_TASKS
 from otel_concurrency.signals.producer import default_producer
+from otel_concurrency.signals.shutdown_events import count_unfinished
 from otel_concurrency.signals.task_metrics import TaskMetrics
 
 
@@ -28,7 +30,7 @@ class AsyncioTaskInstrumentor(BaseInstrumentor):
 
     _hook: TaskHook | None = None
     _metrics: TaskMetrics | None = None
-    _forget_fork: Callable[[], None] | None = None
+    _undo: Sequence[Callable[[], None]] = ()
 
     def instrumentation_dependencies(self) -> Collection[str]:
         """Return nothing: asyncio is in the standard library."""
@@ -53,13 +55,17 @@ class AsyncioTaskInstrumentor(BaseInstrumentor):
             probe.reset()
             metrics.begin()
 
-        self._forget_fork = fork.in_child(begin_in_child)
+        def alive() -> int:
+            return sum(loop.running + loop.scheduled + loop.waiting for loop in probe.read_loops())
+
+        self._undo = [fork.in_child(begin_in_child), count_unfinished(UNFINISHED_TASKS, alive)]
 
     def _uninstrument(self, **kwargs: Any) -> None:
         if self._hook is not None:
             self._hook.remove()
         if self._metrics is not None:
             default_producer().unregister(self._metrics)
-        if self._forget_fork is not None:
-            self._forget_fork()
-        self._hook = self._metrics = self._forget_fork = None
+        for undo in self._undo:
+            undo()
+        self._hook = self._metrics = None
+        self._undo = []

@@ -11,7 +11,9 @@ from otel_concurrency.config import Config
 from otel_concurrency.hooks import fork
 from otel_concurrency.probes.choice import make_work_probe
 from otel_concurrency.probes.work import WorkProbe
+from otel_concurrency.signals.names import UNFINISHED_WORK_ITEMS
 from otel_concurrency.signals.producer import default_producer
+from otel_concurrency.signals.shutdown_events import count_unfinished
 from otel_concurrency.signals.work_metrics import ReadLevels, WorkMetrics
 
 
@@ -32,6 +34,7 @@ class SharedWork:
         )
         self.metrics = WorkMetrics(self.probe)
         self.forget_fork = fork.in_child(self._begin_in_child)
+        self.forget_unfinished = count_unfinished(UNFINISHED_WORK_ITEMS, self.metrics.unfinished)
         self.users = 0
         default_producer().register(self.metrics)
 
@@ -42,6 +45,7 @@ class SharedWork:
     def close(self) -> None:
         """Tell nobody any more."""
         self.forget_fork()
+        self.forget_unfinished()
         default_producer().unregister(self.metrics)
 
 

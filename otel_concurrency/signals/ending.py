@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import time
+from collections.abc import Callable
 
+from otel_concurrency.hooks import fork
+from otel_concurrency.hooks.child_exit import ChildExitHook, is_daemonic_child
 from otel_concurrency.hooks.exit import ExitHook, ImmediateExitHook
 from otel_concurrency.hooks.termination import TerminationHook
-from otel_concurrency.hooks.worker_exit import WorkerExitHook
 from otel_concurrency.signals import jobs, pipelines, shutdown
+from otel_concurrency.signals.producer import default_producer
+from otel_concurrency.signals.shutdown_events import ShutdownReport
+
+PROGRESS_S = 1.0
+"""How long an exit may take without a word, and then from one word to the next."""
 
 _BUSY = ("opentelemetry.sdk.", "opentelemetry.exporter.", "otel_concurrency.signals.", "logging")
 """Whose functions may hold a lock that exporting needs."""
 
 
 class Ending:
-    """Gets telemetry out when the process ends, within one time limit.
+    """Gets telemetry out when the process ends, within one time limit, and tells of an end that takes long.
 
     Args:
         timeout_s: Time for all signals together.
@@ -26,53 +34,109 @@ class Ending:
         self._timeout_s = timeout_s
         self._on_signals = on_signals
         self._pid = 0
-        self._exit = ExitHook(shutdown.prepare, self._shut_down)
+        self._report = ShutdownReport()
+        self._stop_watch: Callable[[], None] = _nothing
+        self._forget_fork: Callable[[], None] = _nothing
+        self._exit = ExitHook(self._end_of_main, self._shut_down)
         self._immediate = ImmediateExitHook(self._flush, self._is_needed)
-        self._workers = WorkerExitHook(self._claim, self._flush_worker)
-        self._termination = TerminationHook(self._flush, self._is_needed, self._flush_in_background, _BUSY)
+        self._children = ChildExitHook(self._begin_child, self._end_child)
+        self._termination = TerminationHook(
+            self._flush_at_sigterm, self._is_needed, lambda: jobs.start(self._at_sigterm), _BUSY
+        )
 
     def __repr__(self) -> str:
         return f"<Ending [{self._timeout_s:g} s] {self._exit}>"
 
     def install(self) -> None:
         """Attach to every end; a second call changes nothing."""
-        self._claim()
+        self._pid = os.getpid()
         self._exit.install()
         self._immediate.install()
-        self._workers.install()
+        self._children.install()
         if self._on_signals and any(pipelines.current()):
             self._termination.install()
+        self._forget_fork()
+        self._forget_fork = fork.in_child(self._report.reset)
+        default_producer().register(self._report)
 
     def remove(self) -> None:
         """Leave the end of the process to the providers."""
-        for hook in (self._exit, self._immediate, self._workers, self._termination):
+        for hook in (self._exit, self._immediate, self._children, self._termination):
             hook.remove()
-
-    def _claim(self) -> None:
-        """Take this process for one that has telemetry of its own, not a short-lived fork of such a one."""
-        self._pid = os.getpid()
+        self._forget_fork()
+        default_producer().unregister(self._report)
 
     def _is_needed(self) -> bool:
+        """Whether this process has telemetry of its own, and is not a short-lived fork of such a one."""
         return os.getpid() == self._pid or shutdown.has_unsent()
 
-    def _shut_down(self) -> None:
-        self._pid = 0  # nothing is left to do at os._exit
-        shutdown.shutdown(self._timeout_s)
+    def _begin_child(self) -> None:
+        self._pid = os.getpid()
 
-    def _flush_worker(self) -> None:
+    def _end_child(self) -> None:
         self._flush()
         self._pid = 0  # unless something comes after, nothing is left to do at os._exit
 
-    def _flush_in_background(self) -> None:
-        jobs.start(lambda: shutdown.flush(self._timeout_s))
+    def _end_of_main(self) -> None:
+        shutdown.prepare()
+        if not is_daemonic_child():
+            self._report.begin("exit")
+            self._watch()
+
+    def _shut_down(self) -> None:
+        self._pid = 0  # nothing is left to do at os._exit
+        shutdown.shutdown(self._timeout_s, tell=self._complete)
+
+    def _flush_at_sigterm(self) -> None:
+        self._wait_for(self._at_sigterm)
+
+    def _at_sigterm(self) -> None:
+        if is_daemonic_child():  # a pool terminates its workers as a matter of course
+            shutdown.flush(self._timeout_s)
+            return
+        self._report.begin("SIGTERM")
+        self._report.started()
+        self._watch()
+        shutdown.flush(self._timeout_s, tell=self._complete)
 
     def _flush(self) -> None:
-        """Flush on another thread: this one may be anywhere, and hold locks that exporting needs."""
-        job = jobs.start(lambda: shutdown.flush(self._timeout_s))
+        self._wait_for(lambda: shutdown.flush(self._timeout_s))
+
+    def _wait_for(self, call: Callable[[], object]) -> None:
+        """Make a call on another thread: this one may be anywhere, and hold locks that exporting needs."""
+        job = jobs.start(call)
         if job is None:
-            shutdown.flush(self._timeout_s)
+            call()
             return
         try:
             job.wait(time.monotonic() + self._timeout_s)
         except KeyboardInterrupt:  # somebody has waited long enough
             pass
+
+    def _watch(self) -> None:
+        """Tell of the shutdown as long as it goes on."""
+        self._stop_watch()
+        goes_on = _thread.allocate_lock()
+        goes_on.acquire()
+        pid = os.getpid()
+
+        def watch() -> None:
+            while not goes_on.acquire(timeout=PROGRESS_S):
+                self._report.started()
+                self._report.progress()
+
+        def stop() -> None:
+            self._stop_watch = _nothing
+            if os.getpid() == pid:
+                goes_on.release()
+
+        jobs.start(watch)
+        self._stop_watch = stop
+
+    def _complete(self) -> None:
+        self._stop_watch()
+        self._report.completed()
+
+
+def _nothing() -> None:
+    pass

@@ -29,6 +29,10 @@ THREAD_STATE = "python.thread.state"
 COMPONENT = "otel_concurrency.component"
 
 WORK_QUEUE_TIME = "python.executor.task.queue.time"
+SHUTDOWN_REASON = "process.shutdown.reason"
+SHUTDOWN_ELAPSED = "process.shutdown.elapsed"
+UNFINISHED_TASKS = "process.shutdown.unfinished.tasks"
+UNFINISHED_WORK_ITEMS = "process.shutdown.unfinished.work_items"
 CPU_MODE = "cpu.mode"
 CONTEXT_SWITCH_TYPE = "process.context_switch.type"
 PAGING_FAULT_TYPE = "system.paging.fault.type"
@@ -60,6 +64,10 @@ ATTRIBUTE_MEANINGS = {
     DISK_IO_DIRECTION: "`read` or `write`",
     COMPONENT: "which part of us: `collection` is reading the probes and building data points",
     WORK_QUEUE_TIME: "from being handed in to the real start, in seconds",
+    SHUTDOWN_REASON: "`exit`: the main thread came to its end; else the name of the signal",
+    SHUTDOWN_ELAPSED: "time since the shutdown started, in seconds",
+    UNFINISHED_TASKS: "asyncio tasks alive",
+    UNFINISHED_WORK_ITEMS: "work items that run, or wait for a worker, in the pools that we see",
     PROCESS_PID: "process that emitted the log record",
     THREAD_ID: "`threading.get_ident()` of the thread that emitted the log record",
     THREAD_NAME: "of a log record: the name of the thread that emitted it, where `threading` knows it; of a "
@@ -74,6 +82,26 @@ LOG_ATTRIBUTES = (THREAD_ID, THREAD_NAME, PROCESS_PID, TASK_NAME)
 
 SPAN_ATTRIBUTES = (CODE_FUNCTION_NAME, EXECUTOR_NAME, EXECUTOR_TYPE, WORK_QUEUE_TIME, ERROR_TYPE)
 """What the span of a process pool's work item carries."""
+
+SHUTDOWN_STARTED = "process.shutdown.started"
+SHUTDOWN_PROGRESS = "process.shutdown.progress"
+SHUTDOWN_COMPLETED = "process.shutdown.completed"
+
+EVENTS = {
+    SHUTDOWN_STARTED: (
+        "SIGTERM came to its default action; or the main thread ended, and a second later not all is over",
+        (SHUTDOWN_REASON,),
+    ),
+    SHUTDOWN_PROGRESS: (
+        "Each second after that",
+        (SHUTDOWN_REASON, SHUTDOWN_ELAPSED, UNFINISHED_TASKS, UNFINISHED_WORK_ITEMS),
+    ),
+    SHUTDOWN_COMPLETED: (
+        "All threads are through, and what they recorded is out or half of the time for that is over",
+        (SHUTDOWN_REASON, SHUTDOWN_ELAPSED),
+    ),
+}
+"""Log records of our own: the name of the event, when it comes, and its attributes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,6 +308,13 @@ THREAD_CPU_TIME = Instrument(
 MAIN_THREAD_ALIVE = Instrument(
     "python.thread.main.alive", "1", "gauge", "1, or 0 once the main thread has ended and others go on"
 )
+SHUTDOWN_DURATION = Instrument(
+    "process.shutdown.duration",
+    "s",
+    "histogram",
+    "From `process.shutdown.started` to `process.shutdown.completed`",
+    (SHUTDOWN_REASON,),
+)
 OVERHEAD_TIME = Instrument(
     "otel_concurrency.overhead.time", "s", "counter", "Time that we spent ourselves", (COMPONENT,)
 )
@@ -323,6 +358,7 @@ INSTRUMENTS = (
     THREAD_COUNT,
     THREAD_CPU_TIME,
     MAIN_THREAD_ALIVE,
+    SHUTDOWN_DURATION,
     OVERHEAD_TIME,
 )
 """All of them, in the order of the page."""

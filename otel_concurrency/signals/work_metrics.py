@@ -49,6 +49,11 @@ class WorkMetrics:
         """Say that the totals are zero now: the probe was reset."""
         self.start_unix_ns = self._clock()
 
+    def unfinished(self) -> int:
+        """Count the work items that run, or wait, in live pools that can tell."""
+        levels = [level for read_levels in self._levels for level in read_levels()]
+        return sum((level.active or 0) + (level.queued or 0) for level in levels)
+
     def watch(self, read_levels: ReadLevels) -> Callable[[], None]:
         """Ask this for the levels of live pools at each collection; returns what takes it back."""
         self._levels = (*self._levels, read_levels)

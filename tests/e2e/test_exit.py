@@ -11,7 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from unittest.mock import ANY
 from urllib.request import urlopen
@@ -19,6 +19,7 @@ from urllib.request import urlopen
 import pytest
 from opentelemetry.test._otlp_test_server import OtlpProtoTestServer
 
+from otel_concurrency.signals.names import EVENTS, SHUTDOWN_PROGRESS
 from tests.e2e.conftest import COMMAND, clean_environ, environ_for
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and forks")
@@ -45,13 +46,17 @@ def program(source: str) -> str:
     return textwrap.dedent(RECORD) + textwrap.dedent(source)
 
 
+SHUTDOWN = "process.shutdown."
+
+
 @dataclass
 class Arrived:
-    """What the receiver got: how many spans and log records, and the counter's last totals added up."""
+    """What the receiver got: spans by name, log records, the counter's last totals added up, our events."""
 
     spans: Counter[str]
     logs: int
     orders: int
+    events: list[str] = field(default_factory=list)
 
 
 def arrived(receiver: OtlpProtoTestServer) -> Arrived:
@@ -61,15 +66,13 @@ def arrived(receiver: OtlpProtoTestServer) -> Arrived:
         if each.metric.name == "orders"
         for point in each.metric.sum.data_points
     }
+    records = [each.log_record for each in receiver.drain_log_records()]
     return Arrived(
         Counter(each.span.name for each in receiver.drain_spans()),
-        sum(each.log_record.body.string_value == "ordered" for each in receiver.drain_log_records()),
+        sum(record.body.string_value == "ordered" for record in records),
         sum(totals.values()),
+        [each.event_name[len(SHUTDOWN) :] for each in records if each.event_name.startswith(SHUTDOWN)],
     )
-
-
-def all_of(number: int, name: str = "order") -> Arrived:
-    return Arrived(Counter({name: number}), number, number)
 
 
 FEW = {"OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "fastapi,concurrency_fastapi,celery,aiohttp-client,asyncio"}
@@ -140,7 +143,8 @@ def test_a_script_that_ends_at_once_loses_nothing_and_ends_as_without_us(
     """
     with_us, without_us = ended(start(script, environ_for(receiver))), ended(start(script, {}, bare=True))
     assert with_us[:2] == without_us[:2] == (status, "")
-    assert arrived(receiver) == all_of(number)
+    events = ["started", "completed"] if "SIGTERM" in source else []
+    assert arrived(receiver) == Arrived(Counter({"order": number}), number, number, events)
 
 
 EXPORTS_TO = {
@@ -310,7 +314,8 @@ def test_every_item_of_a_pool_arrives(
                 pool.map(record, ["item"] * 50, chunksize=5)
     """
     assert ended(start(script, environ_for(receiver)))[:2] == (0, "")
-    assert arrived(receiver).spans["item"] == 50
+    got = arrived(receiver)
+    assert (got.spans["item"], got.logs, got.events) == (50, 50, [])
 
 
 def test_a_forked_child_sends_what_it_has_and_is_quick_if_it_has_nothing(
@@ -351,3 +356,29 @@ def test_the_signal_is_left_alone_where_it_was_asked_for(
     env = environ_for(receiver) | {"OTEL_PYTHON_CONCURRENCY_EXIT_SIGNALS": "false"}
     code, *_ = ended(start("record(); os.kill(os.getpid(), signal.SIGTERM)", env))
     assert (code, arrived(receiver).spans) == (-signal.SIGTERM, {})
+
+
+def test_an_exit_that_takes_long_tells_what_it_waits_for(
+    start: Callable[..., subprocess.Popen[str]], receiver: OtlpProtoTestServer
+) -> None:
+    script = """
+        from concurrent.futures import ThreadPoolExecutor
+        pool = ThreadPoolExecutor(1)
+        pool.submit(time.sleep, 3.5)
+        pool.submit(record)
+    """
+    assert ended(start(script, environ_for(receiver))) == (0, "", ANY)
+    metrics = receiver.drain_metrics()
+    records = [each.log_record for each in receiver.drain_log_records()]
+    told = [record for record in records if record.event_name.startswith(SHUTDOWN)]
+    assert [record.event_name for record in told[:2]] == [
+        "process.shutdown.started",
+        "process.shutdown.progress",
+    ]
+    assert told[-1].event_name == "process.shutdown.completed"
+    assert 2 <= len(told[1:-1]) <= 4
+    assert {pair.key for pair in told[1].attributes} >= set(EVENTS[SHUTDOWN_PROGRESS][1])
+    assert "shutdown" in told[1].body.string_value.lower()
+    (duration,) = [each.metric for each in metrics if each.metric.name == "process.shutdown.duration"]
+    (point,) = duration.exponential_histogram.data_points
+    assert (point.count, 3 < point.sum < 60) == (1, True)

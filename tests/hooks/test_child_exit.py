@@ -11,7 +11,7 @@ import pytest
 
 PROGRAM = """
     import os, sys
-    from otel_concurrency.hooks.worker_exit import WorkerExitHook
+    from otel_concurrency.hooks.child_exit import ChildExitHook, is_daemonic_child
 
     def say(*words):
         os.write(1, (" ".join(map(str, words)) + "\\n").encode())
@@ -23,7 +23,7 @@ PROGRAM = """
         raise ValueError("no luck")
 
     def hook(at_start=lambda: say("start"), at_exit=lambda: say("exit")):
-        made = WorkerExitHook(at_start, at_exit)
+        made = ChildExitHook(at_start, at_exit)
         made.install()
         return made
 
@@ -98,7 +98,7 @@ def test_a_removed_hook_is_silent(ended) -> None:  # type: ignore[no-untyped-def
         made.install()
         child()
     """
-    out = "start\nwork\nexit\nwork\n<WorkerExitHook [removed]> 0\nstart\nwork\nexit\n"
+    out = "start\nwork\nexit\nwork\n<ChildExitHook [removed]> 0\nstart\nwork\nexit\n"
     assert ended(program) == (0, out, "")
 
 
@@ -131,3 +131,20 @@ def test_a_twin_of_the_library_is_served_too(ended) -> None:  # type: ignore[no-
             function(obj)
     """
     assert ended(program) == (0, "start\nexit\nfinalizer -100 None\n", "")
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_pool_worker_is_known_as_such(ended, method: str) -> None:  # type: ignore[no-untyped-def]
+    program = f"""
+        def work(_=None):
+            say(is_daemonic_child())
+
+        if __name__ == "__main__":
+            work()
+            child("{method}", work)
+            import multiprocessing
+            work()
+            with multiprocessing.get_context("{method}").Pool(1) as pool:
+                pool.map(work, [0])
+    """
+    assert ended(program) == (0, "False\nFalse\nFalse\nTrue\n", "")

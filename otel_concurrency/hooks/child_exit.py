@@ -23,10 +23,12 @@ LIBRARIES = ("multiprocessing.util", "billiard.util")
 LAST = -100
 """Priority of our finalizer: the child's own come first."""
 
+_SPAWNED = "--multiprocessing-fork"  # an argument of each spawned child, see multiprocessing/spawn.py
+
 _logger = logging.getLogger(__name__)
 
 
-class WorkerExitHook:
+class ChildExitHook:
     """Calls in children of multiprocessing.
 
     Args:
@@ -42,7 +44,7 @@ class WorkerExitHook:
         self._leave_forks: Callable[[], None] = _nothing
 
     def __repr__(self) -> str:
-        return f"<WorkerExitHook [{'installed' if self._is_active else 'removed'}]>"
+        return f"<ChildExitHook [{'installed' if self._is_active else 'removed'}]>"
 
     def install(self) -> None:
         """Attach to the libraries that are loaded, here and in each fork; a second call changes nothing."""
@@ -62,10 +64,10 @@ class WorkerExitHook:
             util = sys.modules.get(name)
             if util is not None and name not in self._known and hasattr(util, "register_after_fork"):
                 self._known.add(name)  # a fork of this process inherits what is registered
-                util.register_after_fork(self, WorkerExitHook._begin_with(util))
+                util.register_after_fork(self, ChildExitHook._begin_with(util))
 
     @staticmethod
-    def _begin_with(util: Any) -> Callable[[WorkerExitHook], None]:
+    def _begin_with(util: Any) -> Callable[[ChildExitHook], None]:
         return lambda hook: hook._begin(util)
 
     def _begin(self, util: Any) -> None:
@@ -83,6 +85,17 @@ class WorkerExitHook:
             call()
         except Exception:
             _logger.debug("%r failed in a child process", call, exc_info=True)
+
+
+def is_daemonic_child() -> bool:
+    """Whether this process ends when its parent likes: a worker of `multiprocessing.Pool`, for instance.
+
+    A spawned child that does not know yet what it will be counts as one.
+    """
+    modules = [sys.modules.get(f"{library}.process") for library in ("multiprocessing", "billiard")]
+    if _SPAWNED in sys.orig_argv and (modules[0] is None or modules[0].parent_process() is None):
+        return True
+    return any(module is not None and module.current_process().daemon for module in modules)
 
 
 def _nothing() -> None:
