@@ -110,5 +110,5 @@ class ImmediateExitHook:
 def _quietly(call: Callable[[], object]) -> None:
     try:
         call()
-    except Exception:
+    except (Exception, KeyboardInterrupt):
         _logger.debug("%r failed at exit", call, exc_info=True)

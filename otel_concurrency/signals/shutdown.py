@@ -15,7 +15,7 @@ from otel_concurrency.signals import jobs, pipelines
 from otel_concurrency.signals.pipelines import Pipeline
 
 GRACE_S = 0.2
-"""How long a thread may take to notice that its exporter was closed, once the time is over."""
+"""How long a thread may take to notice that its exporter was closed; part of the time limit."""
 
 
 def flush(timeout_s: float, *, tell: Callable[[], object] | None = None) -> bool:
@@ -60,6 +60,7 @@ def shutdown(timeout_s: float, *, tell: Callable[[], object] | None = None) -> b
         Whether everything has been handed to the exporters, and these are done with it.
     """
     began = time.monotonic()
+    deadline = began + timeout_s - min(GRACE_S, timeout_s / 4)
     parts = pipelines.current(at_exit=True)
     try:
         _close(parts.spans)
@@ -69,7 +70,7 @@ def shutdown(timeout_s: float, *, tell: Callable[[], object] | None = None) -> b
             tell()
         _close(parts.log_records)
         _close(parts.metrics)
-        is_done = _wait(parts, began + timeout_s)
+        is_done = _wait(parts, deadline)
     except KeyboardInterrupt:  # somebody has waited long enough
         is_done = False
     ended = time.monotonic() + GRACE_S
