@@ -8,10 +8,8 @@ child looks whether upstream's module is there.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
-
-import psutil
 
 from otel_concurrency.hooks import fork
 
@@ -42,9 +40,10 @@ class SystemMetricsHook:
 def begin_anew() -> None:
     """Point upstream's instrumentor, where there is one, at the process that this is."""
     instrumentor = _instrumentor()
-    if isinstance(getattr(instrumentor, "_proc", None), psutil.Process):
+    psutil = sys.modules.get("psutil")
+    if psutil is not None and isinstance(getattr(instrumentor, "_proc", None), psutil.Process):
         instrumentor._proc = psutil.Process()
-        instrumentor._proc.cpu_percent()  # begins to measure
+        instrumentor._proc.cpu_percent()  # begins to measure: its first answer is always 0
 
 
 def emitted_by_upstream() -> Collection[str]:
@@ -52,7 +51,8 @@ def emitted_by_upstream() -> Collection[str]:
     instrumentor = _instrumentor()
     if not getattr(instrumentor, "is_instrumented_by_opentelemetry", False):
         return ()
-    return getattr(instrumentor, "_config", None) or ()
+    metrics = getattr(instrumentor, "_config", None)
+    return metrics if isinstance(metrics, Mapping) else ()
 
 
 def _instrumentor() -> Any:

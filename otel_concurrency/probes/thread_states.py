@@ -38,7 +38,7 @@ UNNAMED = "_unnamed"
 
 _SECOND_LOOK_S = 0.001
 _MAX_FRAMES = 6
-_NUMBERS = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|\d+")
+_NUMBERS = re.compile(r"[-_ .]*(?:[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|\d+)")
 _INTERNAL = ("Otel", "otel-concurrency")  # what the names of the SDK's threads and of ours begin with
 
 # A worker that waits for work has these frames on top: first waiting itself, then the worker's own loop.
@@ -60,7 +60,7 @@ _CALLS = {  # machine: futex, sleeps, those that sleep if they watch no file (fi
 
 @dataclass(frozen=True, slots=True)
 class ThreadSample:
-    """All threads, by group: their name with its numbers replaced by `*`.
+    """All threads, by group: their name without its numbers, so that a pool's threads go by the pool's name.
 
     Attributes:
         states: How many Python threads are in a state, by (group, state).
@@ -194,7 +194,7 @@ class ThreadSampler:
             del self._seen[gone]
 
     def _group(self, thread: threading.Thread) -> str:
-        name = _NUMBERS.sub("*", thread.name)
+        name = _NUMBERS.sub("", thread.name).strip("-_ .") or OTHER
         group = self._groups.get(name)
         if group is None:
             if len(self._groups) >= MAX_NAMES:

@@ -71,7 +71,7 @@ ATTRIBUTE_MEANINGS = {
     PROCESS_PID: "process that emitted the log record",
     THREAD_ID: "`threading.get_ident()` of the thread that emitted the log record",
     THREAD_NAME: "of a log record: the name of the thread that emitted it, where `threading` knows it; of a "
-    "metric: the threads of a name, its numbers replaced by `*`; `_unnamed`: those that `threading` does not "
+    "metric: the threads of a name, its numbers left out; `_unnamed`: those that `threading` does not "
     "know; `_other` beyond 32 names",
     TASK_NAME: "name of the asyncio task that emitted the log record; absent outside a task",
 }

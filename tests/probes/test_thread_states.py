@@ -70,7 +70,7 @@ def test_each_recorded_system_call_has_its_state(known: Callable[..., None]) -> 
         ("locks", "lock_or_gil"): 1,
         ("receives", "syscall"): 1,
         ("selects", "syscall"): 1,
-        ("sleeps-as-*.*", "sleep"): 1,
+        ("sleeps-as", "sleep"): 1,
         ("faults", "syscall"): 1,
     }
     assert sample.cpu_ns == {
@@ -79,7 +79,7 @@ def test_each_recorded_system_call_has_its_state(known: Callable[..., None]) -> 
         "locks": 59_879,
         "receives": 39_980,
         "selects": 54_271,
-        "sleeps-as-*.*": 1_000,
+        "sleeps-as": 1_000,
         "faults": 2_000,
     }
 
@@ -105,7 +105,7 @@ def test_where_system_calls_are_closed_to_us_running_is_told_and_waiting_is_not(
 def test_without_proc_threads_are_counted_by_name(tmp_path: Path, known: Callable[..., None]) -> None:
     known("MainThread", "worker-1", "worker-2")
     sample = ThreadSampler(str(tmp_path)).sample()
-    assert sample.states == {("MainThread", "unknown"): 1, ("worker-*", "unknown"): 2}
+    assert sample.states == {("MainThread", "unknown"): 1, ("worker", "unknown"): 2}
     assert sample.cpu_ns == {}
 
 
@@ -123,7 +123,7 @@ def test_names_are_bounded(known: Callable[..., None], monkeypatch: pytest.Monke
     monkeypatch.setattr(module, "MAX_NAMES", 2)
     known("job-1", "job-22", "job-0e984725-c51c-4bf4-9960-e1c80e27aba0", "second", "third", "fourth")
     sample = ThreadSampler(str(RECORDED), machine="x86_64").sample()
-    assert {name for name, _ in sample.states} == {"job-*", "second", "_other"}
+    assert {name for name, _ in sample.states} == {"job", "second", "_other"}
     assert sample.cpu_ns["_other"] == 54_271 + 1_000
 
 
@@ -132,11 +132,11 @@ def test_cpu_time_outlives_its_thread_and_an_id_that_is_used_again(
 ) -> None:
     known("main", "worker-1", "worker-2")
     sampler = ThreadSampler(str(proc), machine="x86_64")
-    assert sampler.sample().cpu_ns["worker-*"] == 74_541 + 59_879
+    assert sampler.sample().cpu_ns["worker"] == 74_541 + 59_879
     shutil.rmtree(proc / "task" / "18497")
-    assert sampler.sample().cpu_ns["worker-*"] == 74_541 + 59_879
+    assert sampler.sample().cpu_ns["worker"] == 74_541 + 59_879
     (proc / "task" / "18498" / "schedstat").write_text("59_000 1 1".replace("_", ""))  # less: another thread
-    assert sampler.sample().cpu_ns["worker-*"] == 74_541 + 59_879 + 59_000
+    assert sampler.sample().cpu_ns["worker"] == 74_541 + 59_879 + 59_000
 
 
 def test_with_many_threads_all_get_their_turn(
@@ -148,10 +148,10 @@ def test_with_many_threads_all_get_their_turn(
     sampler = ThreadSampler(str(RECORDED), machine="x86_64")
     samples = [sampler.sample() for _ in range(3)]
     assert [sum(sample.states.values()) for sample in samples] == [7, 7, 7]
-    assert [sample.states["worker-*", "unknown"] for sample in samples] == [4, 4, 4]
+    assert [sample.states["worker", "unknown"] for sample in samples] == [4, 4, 4]
     everything = 41_650_679 + 74_541 + 59_879 + 39_980 + 54_271 + 1_000 + 2_000
-    assert samples[-1].cpu_ns["worker-*"] == everything
-    assert samples[0].cpu_ns["worker-*"] < everything
+    assert samples[-1].cpu_ns["worker"] == everything
+    assert samples[0].cpu_ns["worker"] < everything
 
 
 @pytest.fixture
@@ -212,7 +212,7 @@ def test_real_threads_are_seen_doing_what_they_do(busy: Callable[[str, Callable[
             ("locker", "lock_or_gil"): 1,
             ("receiver", "syscall"): 1,
             ("getter", "lock_or_gil"): 1,
-            ("pool_*", "idle_worker"): 1,
+            ("pool", "idle_worker"): 1,
         }
         assert until(ThreadSampler(), expected) == expected
 
