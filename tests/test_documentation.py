@@ -10,6 +10,7 @@ from opentelemetry.configuration import load_config_file
 
 from otel_concurrency.config import (
     SETTINGS,
+    ChildProcessOptions,
     FastAPIOptions,
     ProcessPoolOptions,
     TaskOptions,
@@ -51,3 +52,4 @@ def test_the_configuration_file_is_valid_and_names_options_that_exist(tmp_path: 
     assert set(declared["concurrency_threading"]) == {field.name for field in fields(ThreadOptions)}
     assert set(declared["concurrency_fastapi"]) == {field.name for field in fields(FastAPIOptions)}
     assert set(declared["concurrency_process_pools"]) == {field.name for field in fields(ProcessPoolOptions)}
+    assert set(declared["concurrency_processes"]) == {field.name for field in fields(ChildProcessOptions)}

@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,15 @@ SETTINGS = {
 }
 PROGRAM = Path(__file__).with_name("program.py")
 COMMAND = Path(sys.executable).with_name("opentelemetry-instrument")
-UPSTREAM = {"OTEL_PYTHON_DISTRO": "distro", "OTEL_PYTHON_CONFIGURATOR": "configurator"}
+_LEFT_OUT = "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS"
+_OURS = [
+    each.name for each in entry_points(group="opentelemetry_instrumentor") if "concurrency_" in each.name
+]
+UPSTREAM = {  # ours would load there as well
+    "OTEL_PYTHON_DISTRO": "distro",
+    "OTEL_PYTHON_CONFIGURATOR": "configurator",
+    _LEFT_OUT: ",".join([SETTINGS[_LEFT_OUT], *_OURS]),
+}
 
 
 def run(column: str, environ: Mapping[str, str], *, bare: bool = False) -> dict[str, str]:
@@ -108,7 +117,7 @@ def run(column: str, environ: Mapping[str, str], *, bare: bool = False) -> dict[
     command = [sys.executable, str(PROGRAM), column]
     ended = subprocess.run(
         command if bare else [str(COMMAND), *command],
-        env={**environ, **SETTINGS},
+        env={**SETTINGS, **environ},
         capture_output=True,
         text=True,
         timeout=110,
@@ -131,10 +140,10 @@ def verdict(rows: Iterable[tuple[Mapping[str, Any], Mapping[str, Any]]], with_va
         with_variables: Whether the application's own variables must be there, too.
     """
     (first, wanted_first), (second, wanted_second), (outside, nothing) = rows
-    if outside["trace"] or outside["baggage"] or (with_variables and outside["variable"]):
-        return "stale outside"
     if second["trace"] and second["trace"] == wanted_first["trace"]:
         return "stale"
+    if outside["trace"] or outside["baggage"] or (with_variables and outside["variable"]):
+        return "stale outside"
     pairs = ((first, wanted_first), (second, wanted_second), (outside, nothing))
     if not first["trace"] or not second["trace"]:
         return "lost" if not first["trace"] and not second["trace"] else "at times"
