@@ -200,7 +200,7 @@ class Config:
         True,
         read_bool,
         "true or false",
-        "`false`: SIGTERM ends the process as if we were not there, with whatever was not exported yet.",
+        "`false`: SIGTERM ends the process as it does without us, with whatever was not exported yet.",
     )
 
     @classmethod

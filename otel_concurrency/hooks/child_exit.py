@@ -39,7 +39,7 @@ class ChildExitHook:
     def __init__(self, at_start: Callable[[], object], at_exit: Callable[[], object]) -> None:
         self._at_start = at_start
         self._at_exit = at_exit
-        self._known: set[str] = set()
+        self._known: list[Any] = []
         self._is_active = False
         self._leave_forks: Callable[[], None] = _nothing
 
@@ -62,9 +62,10 @@ class ChildExitHook:
     def _register(self) -> None:
         for name in LIBRARIES:
             util = sys.modules.get(name)
-            if util is not None and name not in self._known and hasattr(util, "register_after_fork"):
-                self._known.add(name)  # a fork of this process inherits what is registered
-                util.register_after_fork(self, ChildExitHook._begin_with(util))
+            register = getattr(util, "register_after_fork", None)
+            if register is not None and register not in self._known:  # billiard may share multiprocessing's
+                self._known.append(register)  # a fork of this process inherits what is registered
+                register(self, ChildExitHook._begin_with(util))
 
     @staticmethod
     def _begin_with(util: Any) -> Callable[[ChildExitHook], None]:

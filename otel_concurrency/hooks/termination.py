@@ -1,4 +1,7 @@
-"""SIGTERM, where the program leaves it at its default action: called first, then the process ends by it.
+"""SIGTERM and SIGINT at their default action: called first, then the process ends by the signal.
+
+At its start Python leaves SIGTERM at that, and SIGINT only if the program says so: as a rule Ctrl-C raises
+`KeyboardInterrupt`, and the process ends in order.
 
 Everybody else sees the default: `signal.getsignal` says `SIG_DFL`, `signal.signal` returns it as what was
 there before, and setting it makes ours stand for it again. So a program that sets a handler of its own has
@@ -24,6 +27,8 @@ from typing import Any
 
 from otel_concurrency.hooks.patch import Patch
 
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
 INIT = 1
 """The kernel lets no default action end this process: the first of a container."""
 
@@ -35,10 +40,11 @@ _DEPTH = 60  # frames looked at; a program's own depth is no reason to be slow
 
 
 class TerminationHook:
-    """Calls before SIGTERM ends the process.
+    """Calls before one of `SIGNALS` ends the process.
 
     Args:
-        before: Called in the main thread, wherever it was interrupted; what it raises is kept back.
+        before: Called with the signal's name in the main thread, wherever that was interrupted; what it
+            raises is kept back.
         is_needed: Must be quick, and hold no lock: a short-lived fork of the process may ask.
         in_background: Called in place of `before` where the process will not end.
         busy: Beginnings of module names. While a function of such a module runs in the main thread, it may
@@ -47,9 +53,9 @@ class TerminationHook:
 
     def __init__(
         self,
-        before: Callable[[], object],
+        before: Callable[[str], object],
         is_needed: Callable[[], bool],
-        in_background: Callable[[], object],
+        in_background: Callable[[str], object],
         busy: tuple[str, ...] = (),
     ) -> None:
         self._before = before
@@ -70,7 +76,7 @@ class TerminationHook:
         return f"<TerminationHook [{'installed' if self._is_active else 'removed'}]>"
 
     def install(self) -> None:
-        """Stand in for the default action of SIGTERM; not possible off the main thread, or on Windows."""
+        """Stand in for the default action; not possible off the main thread, or on Windows."""
         is_main = threading.current_thread() is threading.main_thread()
         if self._is_active or sys.platform == "win32" or not is_main:
             return
@@ -78,25 +84,27 @@ class TerminationHook:
         self._set_handler, self._get_handler = signal.signal, signal.getsignal
         for patch in self._patches:
             patch.install()
-        if self._get_handler(signal.SIGTERM) == signal.SIG_DFL:
-            self._set_handler(signal.SIGTERM, self._handler)
+        for each in SIGNALS:
+            if self._get_handler(each) == signal.SIG_DFL:
+                self._set_handler(each, self._handler)
 
     def remove(self) -> None:
         """Put everything back; off the main thread the handler stays, and does what the default does."""
         self._is_active = False
         for patch in self._patches:
             patch.remove()
-        if self._get_handler(signal.SIGTERM) is self._handler:
-            try:
-                self._set_handler(signal.SIGTERM, signal.SIG_DFL)
-            except ValueError:
-                pass
+        for each in SIGNALS:
+            if self._get_handler(each) is self._handler:
+                try:
+                    self._set_handler(each, signal.SIG_DFL)
+                except ValueError:
+                    pass
 
     def _around_signal(self, original: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[[], None]]:
         @functools.wraps(original)
         def set_handler(signalnum: Any, handler: Any) -> Any:
             is_default = isinstance(handler, int) and handler == signal.SIG_DFL
-            if is_default and signalnum == signal.SIGTERM and self._is_active:
+            if is_default and signalnum in SIGNALS and self._is_active:
                 handler = self._handler
             return self._as_seen(original(signalnum, handler))
 
@@ -122,17 +130,17 @@ class TerminationHook:
         self._put_off = 0
         if os.getpid() == INIT:
             if self._is_active:
-                _quietly(self._in_background)
+                _quietly(lambda: self._in_background(signal.Signals(signum).name))
             return
         self._set_handler(signum, signal.SIG_DFL)  # whoever sends it a second time does not want to wait
         if self._is_active:
-            _quietly(self._before_the_end)
+            _quietly(lambda: self._before_the_end(signal.Signals(signum).name))
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signum})
         signal.raise_signal(signum)
 
-    def _before_the_end(self) -> None:
+    def _before_the_end(self, name: str) -> None:
         if self._is_needed():
-            self._before()
+            self._before(name)
 
     def _is_busy(self, frame: FrameType | None) -> bool:
         for _ in range(_DEPTH):

@@ -27,7 +27,7 @@ class Ending:
 
     Args:
         timeout_s: Time for all signals together.
-        on_signals: Whether to stand in for the default action of SIGTERM.
+        on_signals: Whether to stand in for the default action of SIGTERM and SIGINT.
     """
 
     def __init__(self, timeout_s: float, *, on_signals: bool = True) -> None:
@@ -41,7 +41,10 @@ class Ending:
         self._immediate = ImmediateExitHook(self._flush, self._is_needed)
         self._children = ChildExitHook(self._begin_child, self._end_child)
         self._termination = TerminationHook(
-            self._flush_at_sigterm, self._is_needed, lambda: jobs.start(self._at_sigterm), _BUSY
+            lambda name: self._wait_for(lambda: self._flush_at(name)),
+            self._is_needed,
+            lambda name: jobs.start(lambda: self._flush_at(name)),
+            _BUSY,
         )
 
     def __repr__(self) -> str:
@@ -87,14 +90,11 @@ class Ending:
         self._pid = 0  # nothing is left to do at os._exit
         shutdown.shutdown(self._timeout_s, tell=self._complete)
 
-    def _flush_at_sigterm(self) -> None:
-        self._wait_for(self._at_sigterm)
-
-    def _at_sigterm(self) -> None:
+    def _flush_at(self, signal_name: str) -> None:
         if is_daemonic_child():  # a pool terminates its workers as a matter of course
             shutdown.flush(self._timeout_s)
             return
-        self._report.begin("SIGTERM")
+        self._report.begin(signal_name)
         self._report.started()
         self._watch()
         shutdown.flush(self._timeout_s, tell=self._complete)

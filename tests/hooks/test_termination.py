@@ -20,7 +20,8 @@ HOOK = """
         os.write(1, (" ".join(map(str, words)) + "\\n").encode())
 
     def hook(before=lambda: say("before"), needed=True, busy=()):
-        made = TerminationHook(before, lambda: needed, lambda: say("in background"), busy)
+        in_background = lambda name: say("in background:", name)
+        made = TerminationHook(lambda name: before(), lambda: needed, in_background, busy)
         made.install()
         return made
 
@@ -220,7 +221,7 @@ def test_where_the_default_action_does_nothing_the_process_goes_on() -> None:
         say("alive")
         kill()
     """
-    assert ended(program) == (0, "in background\nalive\nin background\n", "")
+    assert ended(program) == (0, "in background: SIGTERM\nalive\nin background: SIGTERM\n", "")
 
 
 def test_what_the_process_executes_has_the_real_default() -> None:
@@ -240,3 +241,28 @@ def test_a_child_of_a_fork_ends_by_the_signal() -> None:
         say(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
     """
     assert ended(program) == (0, "before\n-15\n", "")
+
+
+def test_ctrl_c_is_left_alone() -> None:
+    program = """
+        hook()
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(60)
+        except KeyboardInterrupt:
+            say("theirs")
+    """
+    assert ended(program) == (0, "theirs\n", "")
+
+
+def test_ctrl_c_at_its_default_action_comes_to_us() -> None:
+    """gunicorn's uvicorn workers set it so."""
+    program = """
+        made = TerminationHook(say, lambda: True, say)
+        made.install()
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        say(signal.getsignal(signal.SIGINT) is signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(60)
+    """
+    assert ended(program) == (-signal.SIGINT, "True\nSIGINT\n", "")
