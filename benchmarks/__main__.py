@@ -1,4 +1,4 @@
-"""One report on what we cost: a task, a step, memory, a request, an exit; beside bare Python and upstream."""
+"""One report on what we cost: a task, a step, memory, a work item, a request, an exit; beside bare and upstream."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import exit as ending
-from benchmarks import report, request, tasks
+from benchmarks import pools, report, request, tasks
 from benchmarks.environments import InstallError
 
 
 def main() -> int:
     """Run what was asked for; return 1 if some of it could not be measured here."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("part", nargs="?", choices=["tasks", "request", "exit", "all"], default="all")
+    parser.add_argument(
+        "part", nargs="?", choices=["tasks", "pools", "request", "exit", "all"], default="all"
+    )
     parser.add_argument(
         "--quick", action="store_true", help="fewer and shorter rounds: a look, not a verdict"
     )
@@ -28,12 +30,15 @@ def main() -> int:
     if arguments.part in ("tasks", "all"):
         text, data["tasks"] = tasks.run(tasks.QUICK if arguments.quick else tasks.FULL)
         print(text, flush=True)
+    if arguments.part in ("pools", "all"):
+        text, data["pools"] = pools.run(pools.QUICK if arguments.quick else pools.FULL)
+        print(f"\n{text}" if arguments.part == "all" else text, flush=True)
     if arguments.part in ("request", "all"):
         try:
             text, data["request"] = request.run(request.QUICK if arguments.quick else request.FULL)
         except InstallError as reason:
             text, code = f"## A request\n\nNot measured: {reason}", 1
-        print(f"\n{text}" if "tasks" in data else text, flush=True)
+        print(f"\n{text}" if arguments.part == "all" else text, flush=True)
     if arguments.part in ("exit", "all"):
         text, data["exit"] = ending.run(ending.QUICK if arguments.quick else ending.FULL)
         print(f"\n{text}" if arguments.part == "all" else text, flush=True)

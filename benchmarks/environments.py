@@ -74,6 +74,25 @@ def environment(variant: str) -> Path:
     return folder / "bin"
 
 
+def peer_environment(package: str) -> Path:
+    """Return the `bin` folder of an environment with one peer and what it needs, made once.
+
+    Raises:
+        InstallError: pip failed; its output is in the message.
+    """
+    folder = cache_folder() / "benchmarks" / (sys.implementation.cache_tag or "python") / f"peer-{package}"
+    stamp = folder / "installed"
+    if stamp.exists():
+        return folder / "bin"
+    print(f"pools: installing {package}", file=sys.stderr, flush=True)
+    if not (folder / "bin" / "python").exists():
+        venv.create(folder, with_pip=True)
+    (folder / "constraints.txt").touch()
+    pip_install(folder, package)
+    stamp.touch()
+    return folder / "bin"
+
+
 def pip_install(folder: Path, *what: str) -> None:
     command = [
         *(str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"),

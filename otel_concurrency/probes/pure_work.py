@@ -116,14 +116,15 @@ class PureWorkProbe:
 
     def read(self) -> list[PoolRow]:
         """Return each row, exemplars drained."""
-        is_ours = self._lock.acquire(timeout=READER_PATIENCE_S)
+        lock = self._lock  # a reset makes a new one
+        is_ours = lock.acquire(timeout=READER_PATIENCE_S)
         try:
             if is_ours:
                 self._catch_up()
             return [row.read() for row in list(self._rows.values())]
         finally:
             if is_ours:
-                self._lock.release()
+                lock.release()
 
     def reset(self) -> None:
         """Begin at zero, as a forked child must; work submitted before it counts nowhere any more."""
