@@ -1,4 +1,4 @@
-"""One report on what we cost: a task, a step, memory, a work item, a request, an exit; beside bare and upstream."""
+"""One report on what we cost: a task, a step, memory, a work item, a request, an exit; beside others."""
 
 from __future__ import annotations
 
