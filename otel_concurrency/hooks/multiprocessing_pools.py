@@ -33,10 +33,11 @@ from otel_concurrency.hooks.pool_items import (
     Fence,
     ItemsInWorker,
     Observer,
+    creation_site,
     now_ns,
     transfer_ns,
 )
-from otel_concurrency.hooks.worker_exits import reason_of
+from otel_concurrency.hooks.worker_crashes import reason_of
 from otel_concurrency.probes.functions import function_name
 from otel_concurrency.probes.pure import type_name
 from otel_concurrency.probes.work import PoolLevel, PoolProbe, WorkProbe
@@ -61,12 +62,12 @@ class MultiprocessingPoolHook:
         *,
         capture: Callable[[], Carrier] = dict,
         observer: Observer | None = None,
-        name: Callable[[Any], str] | None = None,
+        name: Callable[[Any], str] = creation_site,
         origin: ContextVar[Any] | None = None,
     ) -> None:
         self._probe = probe
         self._capture = capture
-        self._name = name or _class_name
+        self._name = name
         self._origin = origin
         self._in_worker = ItemsInWorker(observer)
         # By the pool's `_outqueue`: what its threads and its finaliser are handed, unlike the pool itself.
@@ -417,7 +418,3 @@ def _count_crashes(probe: PoolProbe, gone: list[Any]) -> None:
     for worker in gone:
         if worker.exitcode:
             probe.crashed(reason_of(worker.exitcode))
-
-
-def _class_name(pool: Any) -> str:
-    return type(pool).__qualname__

@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import time
 from collections.abc import Callable
+from types import FrameType
 from typing import Any, NamedTuple
 
 KEY = "_otel_concurrency"
@@ -30,6 +32,8 @@ Timing = tuple[int, int]
 
 End = Callable[[BaseException | None, str | None], None]
 """Takes what the item raised, and its traceback as text."""
+
+_MACHINERY = ("concurrent.futures.", "multiprocessing.", "asyncio.", "otel_concurrency.hooks.")
 
 _logger = logging.getLogger(__name__)
 
@@ -135,6 +139,17 @@ class _Running:
 def transfer_ns(total_ns: int, timing: Timing | None) -> int | None:
     """Return what was neither queue nor run time: packing, unpacking, and the way; None if unknown."""
     return None if timing is None else max(total_ns - timing[0] - timing[1], 0)
+
+
+def creation_site(pool: object) -> str:
+    """Name a pool by who makes it, `module:line`: the first frame above that is not machinery."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        module = frame.f_globals.get("__name__")
+        if isinstance(module, str) and not f"{module}.".startswith(_MACHINERY):
+            return f"{module}:{frame.f_lineno}"
+        frame = frame.f_back
+    return type(pool).__qualname__
 
 
 class Fence:

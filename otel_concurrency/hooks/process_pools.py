@@ -30,10 +30,11 @@ from otel_concurrency.hooks.pool_items import (
     Observer,
     Parcel,
     Timing,
+    creation_site,
     now_ns,
     transfer_ns,
 )
-from otel_concurrency.hooks.worker_exits import Workers
+from otel_concurrency.hooks.worker_crashes import Workers
 from otel_concurrency.probes.functions import function_name
 from otel_concurrency.probes.pure import type_name
 from otel_concurrency.probes.work import PoolLevel, PoolProbe, WorkProbe
@@ -59,12 +60,12 @@ class ProcessPoolHook:
         *,
         capture: Callable[[], Carrier] = dict,
         observer: Observer | None = None,
-        name: Callable[[Any], str] | None = None,
+        name: Callable[[Any], str] = creation_site,
         origin: ContextVar[Any] | None = None,
     ) -> None:
         self._probe = probe
         self._capture = capture
-        self._name = name or _class_name
+        self._name = name
         self._origin = origin
         self._in_worker = ItemsInWorker(observer)
         self._pools: weakref.WeakKeyDictionary[Any, PoolProbe] = weakref.WeakKeyDictionary()
@@ -351,10 +352,6 @@ def _count_unsent(queue: Any, error: BaseException, call: Any) -> None:
     work = queue.pending_work_items.get(getattr(call, "work_id", None))
     if work is not None and type(work.fn) is _Item:
         work.fn.ended(error_type=type_name(type(error)))
-
-
-def _class_name(pool: Any) -> str:
-    return type(pool).__qualname__
 
 
 def _do_nothing() -> None:

@@ -40,7 +40,7 @@ class ProcessItems:
             return None
         span = None
         if self._spans and trace.get_current_span(context).get_span_context().trace_flags.sampled:
-            name = function_name(item.function, item.args)
+            name = _name_in_submitter(function_name(item.function, item.args))
             span = self._tracer.start_span(
                 name,
                 context,
@@ -54,6 +54,12 @@ class ProcessItems:
             )
             context = trace.set_span_in_context(span, context)
         return _ender(opentelemetry_context.attach(context), span)
+
+
+def _name_in_submitter(name: str) -> str:
+    """Name a function of the program's main module as the process that submits it does."""
+    module, dot, rest = name.partition(".")
+    return f"__main__.{rest}" if dot and module == "__mp_main__" else name
 
 
 def _ender(token: object, span: trace.Span | None) -> Callable[[BaseException | None, str | None], None]:

@@ -101,6 +101,10 @@ class Diary:
         return [json.loads(line) for line in self.path.read_text().splitlines()] if self.path.exists() else []
 
 
+def class_name(pool: object) -> str:
+    return type(pool).__qualname__
+
+
 def only_row(probe: WorkProbe) -> PoolRow:
     (row,) = probe.read()
     return row

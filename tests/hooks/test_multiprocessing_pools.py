@@ -76,7 +76,7 @@ def diary(tmp_path: Path) -> Diary:
 @pytest.fixture
 def hook(probe: WorkProbe, diary: Diary) -> Iterator[MultiprocessingPoolHook]:
     before = attributes()
-    hook = MultiprocessingPoolHook(probe, capture=CARRIER.copy, observer=diary)
+    hook = MultiprocessingPoolHook(probe, capture=CARRIER.copy, observer=diary, name=pools.class_name)
     yield hook
     hook.remove()
     assert attributes() == before
@@ -284,17 +284,16 @@ def test_what_a_terminated_pool_of_threads_drops_counts_as_abandoned(
     pool = ThreadPool(1)
     pool.apply_async(lambda: (started.set(), release.wait(30)))
     assert started.wait(30)
-    rest = [pool.apply_async(pools.double, (number,)) for number in range(3)]
+    for number in range(3):
+        pool.apply_async(pools.double, (number,))
     ending = threading.Thread(target=pool.terminate)
     ending.start()
+    while counts(probe).get("abandoned") != 3:
+        threading.Event().wait(0.01)
     release.set()
-    ending.join(30)
+    ending.join()
     pool.join()
-    done = sum(each.ready() for each in rest)
-    del rest
-    seen = counts(probe)
-    assert seen["submitted"] == seen["finished"] + seen.get("abandoned", 0)
-    assert seen["finished"] == 1 + done
+    assert counts(probe) == {"submitted": 4, "finished": 1, "abandoned": 3}
 
 
 def test_a_worker_that_dies_is_counted(hook: MultiprocessingPoolHook, probe: WorkProbe) -> None:
@@ -393,3 +392,17 @@ def test_a_forked_child_says_nothing_of_what_it_inherited(hook: MultiprocessingP
         if not child:
             os._exit(len(list(hook.levels())))
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.parametrize("kind", [multiprocessing.get_context("fork").Pool, ThreadPool])
+def test_a_pool_is_named_by_where_it_was_made(probe: WorkProbe, kind: Callable[..., Pool]) -> None:
+    hook = MultiprocessingPoolHook(probe)
+    hook.install()
+    try:
+        line = sys._getframe().f_lineno + 1
+        pool = kind(1)
+        pool.apply(pools.double, (1,))
+        finish(pool)
+    finally:
+        hook.remove()
+    assert only_row(probe).name == f"{__name__}:{line}"

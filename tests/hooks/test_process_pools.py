@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import logging
 import multiprocessing
 import os
@@ -63,7 +64,7 @@ def diary(tmp_path: Path) -> Diary:
 @pytest.fixture
 def hook(probe: WorkProbe, diary: Diary) -> Iterator[ProcessPoolHook]:
     before = attributes()
-    hook = ProcessPoolHook(probe, capture=CARRIER.copy, observer=diary)
+    hook = ProcessPoolHook(probe, capture=CARRIER.copy, observer=diary, name=pools.class_name)
     yield hook
     hook.remove()
     assert attributes() == before
@@ -425,3 +426,15 @@ def test_workers_that_leave_after_some_items_are_no_crash(hook: ProcessPoolHook,
     with pool_of("spawn", max_tasks_per_child=1) as pool:
         assert list(pool.map(pools.double, range(2))) == [0, 2]
     assert counts(probe) == {"submitted": 2, "finished": 2}
+
+
+def test_a_pool_is_named_by_where_it_was_made(probe: WorkProbe) -> None:
+    hook = ProcessPoolHook(probe)
+    hook.install()
+    try:
+        with pool_of() as pool:  # the line in `pool_of`
+            pool.submit(pools.double, 1).result()
+    finally:
+        hook.remove()
+    line = inspect.getsourcelines(pool_of)[1] + 1
+    assert only_row(probe).name == f"{__name__}:{line}"

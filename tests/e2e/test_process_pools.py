@@ -1,0 +1,121 @@
+"""A thousand items of every way into a process pool: every span arrives, with the right parent, once."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from typing import Any
+
+import pytest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from opentelemetry.test._otlp_test_server import OtlpProtoTestServer
+
+from tests.e2e.conftest import SILENT, Run, environ_for
+from tests.e2e.propagation.table import SETTINGS
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
+
+ITEMS = 1_000
+FORMS = ("submit", "executor map", "apply_async", "map", "imap", "imap_unordered", "starmap")
+MADE = ("before", "inside")
+PROGRAM = """
+    import json, multiprocessing, sys
+    from concurrent.futures import ProcessPoolExecutor
+    from opentelemetry import trace
+
+    ITEMS = {items}
+    tracer = trace.get_tracer("app")
+
+    def work(number):
+        return number
+
+    FORMS = {{
+        "submit": lambda executor, pool: [
+            each.result() for each in [executor.submit(work, n) for n in range(ITEMS)]
+        ],
+        "executor map": lambda executor, pool: list(executor.map(work, range(ITEMS))),
+        "apply_async": lambda executor, pool: [
+            each.get() for each in [pool.apply_async(work, (n,)) for n in range(ITEMS)]
+        ],
+        "map": lambda executor, pool: pool.map(work, range(ITEMS), 1),
+        "imap": lambda executor, pool: list(pool.imap(work, range(ITEMS))),
+        "imap_unordered": lambda executor, pool: sorted(pool.imap_unordered(work, range(ITEMS))),
+        "starmap": lambda executor, pool: pool.starmap(work, [(n,) for n in range(ITEMS)], 1),
+    }}
+
+    def run(made, executor, pool):
+        for name, form in FORMS.items():
+            with tracer.start_as_current_span(f"{{name}}, made {{made}}"):
+                assert form(executor, pool) == list(range(ITEMS)), name
+
+    if __name__ == "__main__":
+        context = multiprocessing.get_context("{method}")
+        # One pool of each is ended in order, the other one's workers by SIGTERM, as `with` does it.
+        with ProcessPoolExecutor(2, mp_context=context) as executor, context.Pool(2) as pool:
+            assert pool.apply(work, (1,)) == executor.submit(work, 1).result() == 1
+            run("before", executor, pool)
+        with tracer.start_as_current_span("where the pools are made"):
+            executor, pool = ProcessPoolExecutor(2, mp_context=context), context.Pool(2)
+            assert pool.apply(work, (1,)) == executor.submit(work, 1).result() == 1
+        run("inside", executor, pool)
+        executor.shutdown()
+        pool.close()
+        pool.join()
+    """
+FEW = {
+    "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": SETTINGS["OTEL_PYTHON_DISABLED_INSTRUMENTATIONS"],
+    "OTEL_METRICS_EXPORTER": "none",
+    "OTEL_LOGS_EXPORTER": "none",
+    "OTEL_BSP_MAX_QUEUE_SIZE": "50000",  # what the SDK drops when its queue is full is not the question
+}
+
+
+def values(span: Span) -> dict[str, Any]:
+    return {each.key: getattr(each.value, str(each.value.WhichOneof("value"))) for each in span.attributes}
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_every_item_makes_one_span_under_its_submitters(
+    run: Run, receiver: OtlpProtoTestServer, method: str
+) -> None:
+    ended = run(PROGRAM.format(items=ITEMS, method=method), env=environ_for(receiver) | FEW)
+    assert (ended.code, ended.err) == (0, "")
+    spans = [each.span for each in receiver.drain_spans()]
+    assert len({span.span_id for span in spans}) == len(spans)
+    items = [span for span in spans if span.kind == Span.SPAN_KIND_CONSUMER]
+    names = {(span.trace_id, span.span_id): span.name for span in spans}
+    assert Counter(names.get((span.trace_id, span.parent_span_id), "unknown") for span in items) == {
+        "where the pools are made": 2,
+        **{f"{form}, made {made}": ITEMS for form in FORMS for made in MADE},
+    }
+    told = {
+        (each["code.function.name"], each["python.executor.type"], each["python.executor.name"].split(":")[0])
+        for each in map(values, items)
+    }
+    assert told == {("__main__.work", kind, "__main__") for kind in ("process", "mp_pool")}
+    assert min(values(span)["python.executor.task.queue.time"] for span in items) > 0
+
+
+SWITCHED = """
+    import json, multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+    from opentelemetry import trace
+
+    def parent():
+        return format(trace.get_current_span().get_span_context().span_id, "016x")
+
+    if __name__ == "__main__":
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(1, mp_context=context) as executor, context.Pool(1) as pool:
+            with trace.get_tracer("app").start_as_current_span("span") as span:
+                seen = [executor.submit(parent).result(), pool.apply(parent)]
+            print(json.dumps([each == format(span.get_span_context().span_id, "016x") for each in seen]))
+    """
+
+
+@pytest.mark.parametrize(("variable", "seen"), [("SPANS", [True, True]), ("POOLS", [False, False])])
+def test_spans_and_all_of_it_can_be_switched_off(run: Run, variable: str, seen: list[bool]) -> None:
+    """Without spans the item's current span is the submitter's; without anything, nobody's."""
+    ended = run(SWITCHED, env=SILENT | {f"OTEL_PYTHON_CONCURRENCY_PROCESS_{variable}": "false"})
+    assert (ended.code, ended.err, ended.said()) == (0, "", seen)

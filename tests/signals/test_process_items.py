@@ -1,0 +1,131 @@
+"""The context and the span of a work item in a worker process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from opentelemetry import baggage, context, trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind, StatusCode
+
+from otel_concurrency.hooks.pool_items import Item
+from otel_concurrency.signals.process_items import ProcessItems
+
+SAMPLED = {"traceparent": "00-0000000000000000000000000000000a-000000000000000b-01", "baggage": "who=me"}
+UNSAMPLED = {"traceparent": "00-0000000000000000000000000000000a-000000000000000b-00"}
+
+
+@pytest.fixture
+def exporter() -> InMemorySpanExporter:
+    return InMemorySpanExporter()
+
+
+@pytest.fixture
+def items(exporter: InMemorySpanExporter) -> Iterator[ProcessItems]:
+    items = ProcessItems()
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    items._tracer = provider.get_tracer("test")
+    before = context.get_current()
+    yield items
+    assert context.get_current() == before
+    provider.shutdown()
+
+
+def item(carrier: dict[str, str], function: Any = len) -> Item:
+    return Item(function, ("ab",), carrier, "pool", "process", 1_500_000_000)
+
+
+def current() -> tuple[int, int]:
+    span = trace.get_current_span().get_span_context()
+    return span.trace_id, span.span_id
+
+
+def test_an_item_in_a_sampled_span_gets_one_of_its_own(
+    items: ProcessItems, exporter: InMemorySpanExporter
+) -> None:
+    end = items(item(SAMPLED))
+    assert end is not None
+    inside = current()
+    assert baggage.get_all() == {"who": "me"}
+    end(None, None)
+    (span,) = exporter.get_finished_spans()
+    assert span.context is not None
+    assert span.parent is not None
+    assert inside == (span.context.trace_id, span.context.span_id)
+    assert (span.name, span.kind, span.parent.span_id, span.context.trace_id) == (
+        "len",
+        SpanKind.CONSUMER,
+        0xB,
+        0xA,
+    )
+    assert span.status.status_code is StatusCode.UNSET
+    assert dict(span.attributes or {}) == {
+        "code.function.name": "len",
+        "python.executor.name": "pool",
+        "python.executor.type": "process",
+        "python.executor.task.queue.time": 1.5,
+    }
+
+
+def test_a_failure_is_on_the_span_with_the_workers_traceback(
+    items: ProcessItems, exporter: InMemorySpanExporter
+) -> None:
+    end = items(item(SAMPLED))
+    assert end is not None
+    end(KeyError("lost"), "Traceback …")
+    (span,) = exporter.get_finished_spans()
+    assert (span.status.status_code, span.status.description) == (StatusCode.ERROR, "KeyError: 'lost'")
+    assert (span.attributes or {})["error.type"] == "KeyError"
+    (event,) = span.events
+    assert dict(event.attributes or {}) == {
+        "exception.type": "KeyError",
+        "exception.message": "'lost'",
+        "exception.stacktrace": "Traceback …",
+        "exception.escaped": "False",
+    }
+
+
+@pytest.mark.parametrize("carrier", [UNSAMPLED, SAMPLED])
+def test_without_a_sampled_span_or_switched_off_the_item_sees_its_submitters(
+    items: ProcessItems, exporter: InMemorySpanExporter, carrier: dict[str, str]
+) -> None:
+    items._spans = carrier is UNSAMPLED
+    end = items(item(carrier))
+    assert end is not None
+    assert current() == (0xA, 0xB)
+    end(None, None)
+    assert exporter.get_finished_spans() == ()
+
+
+def test_an_item_with_nothing_to_carry_costs_nothing(items: ProcessItems) -> None:
+    assert items(item({})) is None
+
+
+def test_an_item_with_nothing_to_carry_does_not_see_the_span_that_its_worker_was_made_in(
+    items: ProcessItems,
+) -> None:
+    token = context.attach(baggage.set_baggage("made", "inside"))
+    end = items(item({}))
+    assert end is not None
+    assert baggage.get_all() == {}
+    end(None, None)
+    assert baggage.get_all() == {"made": "inside"}
+    context.detach(token)
+
+
+def test_a_function_of_a_spawned_main_module_keeps_the_submitters_name(
+    items: ProcessItems, exporter: InMemorySpanExporter
+) -> None:
+    def work() -> None:
+        pass
+
+    work.__module__, work.__qualname__ = "__mp_main__", "work"
+    end = items(item(SAMPLED, work))
+    assert end is not None
+    end(None, None)
+    assert [span.name for span in exporter.get_finished_spans()] == ["__main__.work"]
