@@ -15,6 +15,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from opentelemetry.distro import OpenTelemetryDistro
+from opentelemetry.instrumentation.auto_instrumentation import initialize
 from opentelemetry.instrumentation.dependencies import DependencyConflictError
 from opentelemetry.instrumentation.distro import BaseDistro
 from opentelemetry.instrumentation.environment_variables import OTEL_PYTHON_DISABLED_INSTRUMENTATIONS
@@ -24,6 +25,8 @@ from opentelemetry.sdk.environment_variables import OTEL_CONFIG_FILE, OTEL_SDK_D
 from otel_concurrency.config import Config
 from otel_concurrency.defaults import default_variables
 from otel_concurrency.hooks.export_failures import ExportFailures
+from otel_concurrency.hooks.forkserver import ForkserverHook
+from otel_concurrency.hooks.helper_processes import is_helper_process
 from otel_concurrency.hooks.log_flush import LogFlushHook
 from otel_concurrency.hooks.system_metrics import SystemMetricsHook
 from otel_concurrency.signals import exporting, providers, shutdown
@@ -81,6 +84,7 @@ class ConcurrencyDistro(BaseDistro):
         self._system_metrics = SystemMetricsHook()
         self._loader_warning = _LoaderWarning()
         self._ending: Ending | None = None
+        self._forkserver = ForkserverHook(self._start_anew)
 
     @property
     def config(self) -> Config:
@@ -93,13 +97,20 @@ class ConcurrencyDistro(BaseDistro):
     def is_active(self) -> bool:
         """Whether anything of ours may start: neither we nor the SDK are switched off."""
         sdk_is_disabled = os.environ.get(OTEL_SDK_DISABLED, "").strip().lower() == "true"
-        return self.config.enabled and not sdk_is_disabled and not self._is_turned_off
+        return (
+            self.config.enabled
+            and not sdk_is_disabled
+            and not self._is_turned_off
+            and not is_helper_process()  # it never runs the program: nothing of ours, nor of the SDK
+        )
 
     def _configure(self, **kwargs: Any) -> None:
         self.started = True
         self._loader_warning.install()
         if not self.config.enabled:
             OpenTelemetryDistro().configure(**kwargs)
+        elif is_helper_process():
+            self._forkserver.install()
         elif self.is_active:
             self._export_failures.install()
             self._system_metrics.install()
@@ -107,6 +118,11 @@ class ConcurrencyDistro(BaseDistro):
             if not os.environ.get(OTEL_CONFIG_FILE):
                 self._set_variables = default_variables(os.environ)
                 os.environ.update(self._set_variables)
+
+    def _start_anew(self) -> None:
+        """Start in a child of a forkserver, as the loader would in a process that starts there."""
+        self._begin()
+        initialize()
 
     def allows(self, name: str) -> bool:
         """Whether an instrumentor that a configuration file names may start."""
@@ -231,6 +247,10 @@ class ConcurrencyConfigurator(_OTelSDKConfigurator):
 
     def _configure(self, **kwargs: Any) -> None:
         distro = ConcurrencyDistro()
+        if distro.config.enabled and is_helper_process():
+            return
+        if distro.is_active:
+            providers.prepare()
         if path := os.environ.get(OTEL_CONFIG_FILE):
             self._configure_from_file(path, distro)
         elif not distro.is_active:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from functools import partial
 
 Callback = Callable[[], None]
 
@@ -39,7 +40,7 @@ class _Side:
 
 
 _before, _parent, _child = _Side(), _Side(), _Side()
-_is_joined = False
+_joined = 0  # how often; only the newest of Python's entries runs ours
 
 
 def before_fork(callback: Callback) -> Callback:
@@ -64,8 +65,26 @@ def in_child(callback: Callback) -> Callback:
     return _child.add(callback)
 
 
+def come_last() -> None:
+    """Let all entries run after those that others have given to Python by now, in parent and child.
+
+    Python's list grows with each call: for the rare moment at which something else is known to be there.
+    """
+    global _joined
+    if hasattr(os, "register_at_fork"):
+        _joined += 1
+        os.register_at_fork(
+            before=partial(_run, _before, _joined),
+            after_in_parent=partial(_run, _parent, _joined),
+            after_in_child=partial(_run, _child, _joined),
+        )
+
+
 def _join() -> None:
-    global _is_joined
-    if not _is_joined and hasattr(os, "register_at_fork"):
-        _is_joined = True
-        os.register_at_fork(before=_before.run, after_in_parent=_parent.run, after_in_child=_child.run)
+    if not _joined:
+        come_last()
+
+
+def _run(side: _Side, turn: int) -> None:
+    if turn == _joined:
+        side.run()

@@ -16,12 +16,14 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import get_tracer_provider
 
 from otel_concurrency.signals.exporting import SpanEncoding
+from otel_concurrency.signals.fork import ForkSafety
 from otel_concurrency.signals.logs import IdentityLogRecordProcessor
 from otel_concurrency.signals.producer import default_producer
 
 _Processors = tuple[LogRecordProcessor, ...]
 
 _span_encoding = SpanEncoding()
+_fork_safety = ForkSafety()
 
 
 def are_set() -> bool:
@@ -33,11 +35,17 @@ def are_set() -> bool:
     )
 
 
+def prepare() -> None:
+    """Do what is best done before providers are made: in forked children these begin anew in our way."""
+    _fork_safety.prepare()
+
+
 def join(*, log_identity: bool) -> None:
     """Give the global providers our metrics and, unless they have it, the identity of log records.
 
-    The OTLP exporters that are loaded by now get our span encoder.
+    The OTLP exporters that are loaded by now get our span encoder. From now on forked children begin anew.
     """
+    _fork_safety.install()
     default_producer().attach(get_meter_provider())
     _span_encoding.install()
     provider = get_logger_provider()
@@ -53,6 +61,7 @@ def join(*, log_identity: bool) -> None:
 
 def leave() -> None:
     """Take all of it out again."""
+    _fork_safety.remove()
     default_producer().detach()
     _span_encoding.remove()
     provider = get_logger_provider()

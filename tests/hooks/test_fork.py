@@ -78,3 +78,14 @@ def test_an_entry_that_raises_is_logged_and_the_next_one_runs(
     forked(seen)
     assert seen == ["next"]
     assert [record.exc_info[1].args for record in caplog.records if record.exc_info] == [("no luck",)]  # type: ignore[union-attr]
+
+
+def test_entries_can_come_after_those_that_others_have_made(add: Any) -> None:
+    seen: list[str] = []
+    add(fork.in_child, lambda: seen.append("ours"))
+    is_active = True
+    os.register_at_fork(after_in_child=lambda: seen.append("another's") if is_active else None)
+    assert forked(seen) == "ours,another's"
+    fork.come_last()
+    assert forked(seen) == "another's,ours"
+    is_active = False

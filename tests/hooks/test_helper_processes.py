@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from otel_concurrency.hooks.helper_processes import is_forkserver, is_helper_process, kind_of
+from otel_concurrency.hooks.helper_processes import helper_of, is_forkserver, is_helper_process
 
 FORKSERVER = "from multiprocessing.forkserver import main; main(3, 4, ['__main__'], **{'sys_path': []})"
 
@@ -38,7 +38,8 @@ FORKSERVER = "from multiprocessing.forkserver import main; main(3, 4, ['__main__
     ],
 )
 def test_a_command_line_tells_which_helper_it_starts(command_line: list[str], kind: str | None) -> None:
-    assert kind_of(command_line) == kind
+    package = "billiard" if "billiard" in " ".join(command_line) else "multiprocessing"
+    assert helper_of(command_line) == (kind and (package, kind))
 
 
 def test_this_process_is_none() -> None:
@@ -51,10 +52,10 @@ def test_real_helpers_know_themselves_and_their_children_know_better(tmp_path: P
     (site := tmp_path / "site").mkdir()
     (site / "sitecustomize.py").write_text(
         "import os\n"
-        "from otel_concurrency.hooks.helper_processes import _kind, is_forkserver, is_helper_process\n"
+        "from otel_concurrency.hooks.helper_processes import _helper, is_forkserver, is_helper_process\n"
         "def tell(where):\n"
         "    with open(os.environ['TOLD'], 'a') as told:\n"
-        "        told.write(f'{where} {_kind} {is_helper_process()} {is_forkserver()}\\n')\n"
+        "        told.write(f'{where} {_helper and _helper[1]} {is_helper_process()} {is_forkserver()}\\n')\n"
         "tell('start')\n"
         "os.register_at_fork(after_in_child=lambda: tell('forked'))\n"
     )
