@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import queue
@@ -137,6 +138,43 @@ def test_cpu_time_outlives_its_thread_and_an_id_that_is_used_again(
     assert sampler.sample().cpu_ns["worker"] == 74_541 + 59_879
     (proc / "task" / "18498" / "schedstat").write_text("59_000 1 1".replace("_", ""))  # less: another thread
     assert sampler.sample().cpu_ns["worker"] == 74_541 + 59_879 + 59_000
+
+
+def test_who_waited_for_the_gil_because_of_us_is_running(
+    known: Callable[..., None], proc: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While we look, nobody else runs Python: so we let go for a moment, and see who goes on at once."""
+    known("main", "sleeps", "spins", "receives")
+    shutil.copytree(proc / "task" / "18498", proc / "task" / "18499", dirs_exist_ok=True)  # both at a lock
+
+    def let_go(seconds: float) -> None:
+        (proc / "task" / "18498" / "schedstat").write_text("3000059879 49514 4")
+
+    monkeypatch.setattr(module.time, "sleep", let_go)
+    sample = ThreadSampler(str(proc), machine="x86_64").sample()
+    assert sample.states == {
+        ("main", "running"): 1,
+        ("sleeps", "sleep"): 1,
+        ("spins", "running"): 1,
+        ("receives", "lock_or_gil"): 1,
+    }
+    assert sample.cpu_ns["spins"] == 3_000_059_879
+
+
+def test_a_thread_that_serves_an_event_loop_does_not_wait_for_us(
+    known: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever collects there gets the first look only."""
+    known(*NAMES)
+
+    def refuse(seconds: float) -> None:
+        raise AssertionError
+
+    async def collect() -> None:
+        ThreadSampler(str(RECORDED), machine="x86_64").sample()
+
+    monkeypatch.setattr(module.time, "sleep", refuse)
+    asyncio.run(collect())
 
 
 def test_with_many_threads_all_get_their_turn(
