@@ -64,6 +64,11 @@ def with_context(
     return environment if changed else env
 
 
+def changes(environment: Mapping[Any, Any], fields: Iterable[str]) -> dict[str, str | None]:
+    """Tell what of these fields an environment says, in variables; None for one that it has not."""
+    return {name: environment.get(name) for name in map(variable, fields)}
+
+
 def own_environment() -> dict[Any, Any]:
     """Copy the environment that a child of this process inherits.
 

@@ -19,9 +19,11 @@ from collections.abc import Callable, Iterable, Mapping
 from types import ModuleType
 from typing import Any
 
-from otel_concurrency.hooks.child_environment import variable, with_context
+from otel_concurrency.hooks.child_environment import changes, variable, with_context
 from otel_concurrency.hooks.imports import when_imported
 from otel_concurrency.hooks.patch import Patch
+
+_ENV, _PREEXEC = "env", "preexec_fn"  # arguments of `Popen` and of uvloop
 
 _logger = logging.getLogger(__name__)
 
@@ -80,16 +82,23 @@ class SubprocessHook:
             self._patches.append(patch)
 
     def _popen(self, original: Callable[..., None]) -> tuple[Callable[..., None], Callable[[], None]]:
-        position = list(inspect.signature(original).parameters).index("env") - 1
+        names = list(inspect.signature(original).parameters)
+        positions = {name: names.index(name) - 1 for name in (_ENV, _PREEXEC)}
         is_active = True
 
         @functools.wraps(original)
         def __init__(self_: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
             if is_active:
-                if len(args) > position:
-                    args = (*args[:position], self._environment(args[position]), *args[position + 1 :])
-                elif (env := self._environment(kwargs.get("env"))) is not None:
-                    kwargs["env"] = env
+                given = {
+                    name: args[position] if len(args) > position else kwargs.get(name)
+                    for name, position in positions.items()
+                }
+                for name, value in self._completed(given).items():
+                    position = positions[name]
+                    if len(args) > position:
+                        args = (*args[:position], value, *args[position + 1 :])
+                    else:
+                        kwargs[name] = value
             original(self_, *args, **kwargs)
 
         def silence() -> None:
@@ -103,12 +112,10 @@ class SubprocessHook:
 
         @functools.wraps(original)
         def method(self_: Any, *args: Any, **kwargs: Any) -> Any:
-            env = kwargs.get("env")
             # uvloop takes a dict and nothing else; what it refuses stays for it to refuse.
-            if is_active and (env is None or type(env) is dict):
-                env = self._environment(env)
-                if env is not None:
-                    kwargs["env"] = env
+            if is_active and type(kwargs.get(_ENV)) in (dict, type(None)):
+                given = {name: kwargs.get(name) for name in (_ENV, _PREEXEC)}
+                kwargs.update(self._completed(given))
             return original(self_, *args, **kwargs)
 
         def silence() -> None:
@@ -117,13 +124,34 @@ class SubprocessHook:
 
         return method, silence
 
-    def _environment(self, env: Any) -> Any:
-        """Return what to start the program with: `env` itself where there is nothing to add."""
+    def _completed(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the arguments to start the program with, where they differ from what was given."""
+        env, preexec_fn = given[_ENV], given[_PREEXEC]
         try:
-            if env is not None and not isinstance(env, Mapping):
-                return env
-            carrier = self._capture()
-            return with_context(env, carrier, self._fields(), self._at_start) if carrier else env
+            carrier = self._capture() if env is None or isinstance(env, Mapping) else None
+            if not carrier:
+                return {}
+            fields = self._fields()
+            environment = with_context(env, carrier, fields, self._at_start)
+            if environment is env or environment is None:
+                return {}
+            if env is None and callable(preexec_fn):
+                return {_PREEXEC: _before(preexec_fn, changes(environment, {*fields, *carrier}))}
+            return {_ENV: environment}
         except Exception:
             _logger.debug("A program starts without its context", exc_info=True)
-            return env
+            return {}
+
+
+def _before(preexec_fn: Callable[[], object], variables: Mapping[str, str | None]) -> Callable[[], None]:
+    """Set variables in the child first: what it inherits is its own to change there, and it may do so."""
+
+    def preexec() -> None:
+        for name, value in variables.items():
+            if value is None:
+                os.unsetenv(name)
+            else:
+                os.putenv(name, value)
+        preexec_fn()
+
+    return preexec

@@ -95,6 +95,30 @@ def test_what_this_process_was_started_with_gives_way_and_what_the_application_s
     assert shown() == "00-mine start=1"
 
 
+@pytest.mark.parametrize("env", [None, {}])
+def test_what_runs_before_the_program_may_change_what_it_inherits(
+    install: Callable[..., SubprocessHook], monkeypatch: pytest.MonkeyPatch, env: dict[str, str] | None
+) -> None:
+    """`preexec_fn` in the child: it changes the inherited environment, and none that was given."""
+    monkeypatch.setenv("TRACESTATE", "start=1")
+    install()
+
+    def preexec() -> None:
+        os.environ["TRACESTATE"] = "mine=1"
+
+    assert shown(env=env, preexec_fn=preexec) == ("00-ours None" if env == {} else "00-ours mine=1")
+    assert shown(env=env, preexec_fn=int) == "00-ours None"
+
+
+@pytest.mark.parametrize("refused", [3, fail])
+def test_what_cannot_run_before_the_program_is_refused_as_ever(
+    install: Callable[..., SubprocessHook], refused: Any
+) -> None:
+    said, depth = refusal(preexec_fn=refused)
+    install()
+    assert refusal(preexec_fn=refused) == (said, depth + 1)
+
+
 def test_without_context_a_program_starts_with_what_was_asked_for(
     install: Callable[..., SubprocessHook], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,6 +152,7 @@ def test_a_program_of_a_loop_gets_the_context(
     async def main() -> list[bytes]:
         env: dict[str, str] = {}
         found = [await show(), await show(env=env), await show(env={"TRACEPARENT": "00-mine"})]
+        found.append(await show(preexec_fn=lambda: os.putenv("TRACESTATE", "mine")))
         assert env == {}
         hook.remove()
         return [*found, await show()]
@@ -137,6 +162,7 @@ def test_a_program_of_a_loop_gets_the_context(
         b"00-ours None\n",
         b"00-ours None\n",
         b"00-mine None\n",
+        b"00-ours mine\n",
         b"None None\n",
     ]
 
