@@ -80,13 +80,16 @@ class TerminationHook:
         is_main = threading.current_thread() is threading.main_thread()
         if self._is_active or sys.platform == "win32" or not is_main:
             return
-        self._is_active = True
         self._set_handler, self._get_handler = signal.signal, signal.getsignal
+        try:
+            for each in SIGNALS:
+                if self._get_handler(each) == signal.SIG_DFL:
+                    self._set_handler(each, self._handler)
+        except ValueError:  # in another interpreter than the main one
+            return
+        self._is_active = True
         for patch in self._patches:
             patch.install()
-        for each in SIGNALS:
-            if self._get_handler(each) == signal.SIG_DFL:
-                self._set_handler(each, self._handler)
 
     def remove(self) -> None:
         """Put everything back; off the main thread the handler stays, and does what the default does."""

@@ -87,8 +87,8 @@ class Ending:
             self._watch()
 
     def _shut_down(self) -> None:
-        self._pid = 0  # nothing is left to do at os._exit
         shutdown.shutdown(self._timeout_s, tell=self._complete)
+        self._pid = 0  # nothing is left to do, at os._exit or for a signal
 
     def _flush_at(self, signal_name: str) -> None:
         if is_daemonic_child():  # a pool terminates its workers as a matter of course

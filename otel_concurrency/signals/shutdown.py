@@ -12,17 +12,21 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from otel_concurrency.signals import jobs, pipelines
-from otel_concurrency.signals.pipelines import Pipeline
+from otel_concurrency.signals.pipelines import Other, Pipeline, Pipelines
 
 GRACE_S = 0.2
 """How long a thread may take to notice that its exporter was closed; part of the time limit."""
+
+
+_in_progress: tuple[Pipelines, float] | None = None
 
 
 def flush(timeout_s: float, *, tell: Callable[[], object] | None = None) -> bool:
     """Export what was recorded until now; the process goes on.
 
     Starts no thread at interpreter exit. Metrics are collected when spans and log records are out, or half of
-    the time is over: so they tell of these, too.
+    the time is over: so they tell of these, too. While a `shutdown` is going on, where a signal may find the
+    process, that one is helped to its end.
 
     Args:
         timeout_s: Time for all signals together; whatever is not out by then stays where it is.
@@ -32,6 +36,8 @@ def flush(timeout_s: float, *, tell: Callable[[], object] | None = None) -> bool
         Whether everything has been handed to the exporters, and these are done with it.
     """
     began = time.monotonic()
+    if _in_progress is not None:
+        return _join(*_in_progress)
     parts = pipelines.current()
     first = (*parts.spans, *parts.log_records)
     _begin(first)
@@ -62,6 +68,8 @@ def shutdown(timeout_s: float, *, tell: Callable[[], object] | None = None) -> b
     began = time.monotonic()
     deadline = began + timeout_s - min(GRACE_S, timeout_s / 4)
     parts = pipelines.current(at_exit=True)
+    global _in_progress
+    _in_progress = parts, deadline
     try:
         _close(parts.spans)
         _begin(parts.log_records)
@@ -80,6 +88,7 @@ def shutdown(timeout_s: float, *, tell: Callable[[], object] | None = None) -> b
     if not is_done:
         _wait(parts, ended)
     _retire()
+    _in_progress = None
     return is_done
 
 
@@ -91,6 +100,12 @@ def prepare() -> None:
 def has_unsent() -> bool:
     """Whether spans or log records wait, or are on their way; metrics cannot be told."""
     return any(each.has_unsent for each in pipelines.current())
+
+
+def _join(parts: Pipelines, deadline: float) -> bool:
+    """See a shutdown through that is going on, perhaps in the very thread that was interrupted for this."""
+    _close(each for each in parts if not isinstance(each, Other))
+    return _wait(parts, deadline)
 
 
 def _begin(parts: Iterable[Pipeline]) -> None:

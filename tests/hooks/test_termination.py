@@ -266,3 +266,14 @@ def test_ctrl_c_at_its_default_action_comes_to_us() -> None:
         time.sleep(60)
     """
     assert ended(program) == (-signal.SIGINT, "True\nSIGINT\n", "")
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="interpreters came with CPython 3.14")
+def test_in_another_interpreter_nothing_is_done() -> None:
+    program = """
+        from concurrent import interpreters
+        interpreters.create().exec('if True:' + SOURCE + 'say(hook()); say(signal.signal.__module__)')
+    """
+    source = f"SOURCE = {HOOK!r}\n" + textwrap.dedent(program)
+    told = "<TerminationHook [removed]>\nsignal\n"
+    assert ended(source) == (0, told, "")

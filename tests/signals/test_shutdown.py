@@ -294,3 +294,17 @@ def test_without_an_sdk_there_is_nothing_to_do(monkeypatch: pytest.MonkeyPatch) 
     assert flush(LONG)
     assert shutdown(LONG)
     assert not has_unsent()
+
+
+def test_a_flush_that_comes_in_the_middle_of_a_shutdown_sees_it_through(sdk: SDK) -> None:
+    """A signal may interrupt the thread that shuts down, and end the process afterwards."""
+    seen: list[object] = []
+
+    def interrupt() -> None:
+        sdk.record()
+        seen.extend((flush(LONG), sdk.exported()))
+
+    sdk.record()
+    assert shutdown(LONG, tell=interrupt)
+    assert seen == [True, (1, 2, [2])]
+    assert sdk.exported() == (1, 2, [2])
