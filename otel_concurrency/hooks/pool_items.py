@@ -11,7 +11,6 @@ It says nothing between machines; no pool of the standard library reaches that f
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -106,7 +105,7 @@ class ItemsInWorker:
         A pool builds a second result where the first one cannot be pickled.
         """
         running = self._running
-        if running is None or running.key != key or running.pid != os.getpid():
+        if running is None or running.key != key:
             return None
         if running.run_ns < 0:
             running.run_ns = now_ns() - running.began_ns
@@ -125,14 +124,13 @@ class ItemsInWorker:
 
 
 class _Running:
-    __slots__ = ("began_ns", "end", "key", "pid", "queue_ns", "run_ns")
+    __slots__ = ("began_ns", "end", "key", "queue_ns", "run_ns")
 
     def __init__(self, key: object, queue_ns: int, began_ns: int) -> None:
         self.key = key
         self.queue_ns = queue_ns
         self.began_ns = began_ns
         self.run_ns = -1
-        self.pid = os.getpid()
         self.end: End | None = None
 
 

@@ -7,14 +7,26 @@ from __future__ import annotations
 
 import contextvars
 import logging
+import weakref
 from collections.abc import Mapping
 
 from opentelemetry import context as opentelemetry_context
 from opentelemetry import propagate
+from opentelemetry.baggage.propagation import W3CBaggagePropagator
 from opentelemetry.context import Context
+from opentelemetry.propagators.composite import CompositePropagator
+from opentelemetry.propagators.textmap import TextMapPropagator
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+_PURE = (TraceContextTextMapPropagator, W3CBaggagePropagator)
 
 _logger = logging.getLogger(__name__)
 _told = False
+
+# What was asked for last, and the answer: a thousand items of one call ask a thousand times. Each is replaced
+# as a whole, so that threads that race get an answer of their own question, or make one.
+_captured: tuple[weakref.ref[Context], TextMapPropagator, dict[str, str]] | None = None
+_extracted: tuple[dict[str, str], TextMapPropagator, Context] | None = None
 
 
 def capture() -> dict[str, str]:
@@ -22,15 +34,23 @@ def capture() -> dict[str, str]:
 
     Never raises: a propagator that does costs its own headers, and one log record a process.
     """
+    global _captured
     carrier: dict[str, str] = {}
     current = opentelemetry_context.get_current()
     if not current:  # no span, no baggage: the common case of a program that traces nothing here
         return carrier
+    propagator = propagate.get_global_textmap()
+    last = _captured
+    if last is not None and last[0]() is current and last[1] is propagator:
+        return last[2].copy()
     try:
         propagate.inject(carrier, current)
     except Exception:
         _tell_once("A propagator failed to inject; this work goes on without all of its context")
-    return {key: value for key, value in carrier.items() if isinstance(key, str) and isinstance(value, str)}
+    carrier = {key: text for key, text in carrier.items() if isinstance(key, str) and isinstance(text, str)}
+    if _is_pure(propagator):
+        _captured = weakref.ref(current), propagator, carrier.copy()
+    return carrier
 
 
 def extract(carrier: Mapping[str, str]) -> Context:
@@ -39,14 +59,29 @@ def extract(carrier: Mapping[str, str]) -> Context:
     Args:
         carrier: What `capture` returned, here or in another process; empty means no span and no baggage.
     """
+    global _extracted
     nothing = Context()
     if not carrier:
         return nothing
+    propagator = propagate.get_global_textmap()
+    last = _extracted
+    if last is not None and last[0] == carrier and last[1] is propagator:
+        return last[2]
     try:
-        return propagate.extract(carrier, nothing)
+        extracted = propagate.extract(carrier, nothing)
     except Exception:
         _tell_once("A propagator failed to extract; this work goes on without its context")
         return nothing
+    if _is_pure(propagator):
+        _extracted = dict(carrier), propagator, extracted
+    return extracted
+
+
+def _is_pure(propagator: TextMapPropagator) -> bool:
+    """Whether the same question has the same answer: known of W3C's two alone."""
+    return type(propagator) is CompositePropagator and all(
+        type(each) in _PURE for each in propagator._propagators
+    )
 
 
 def restore(carrier: Mapping[str, str]) -> contextvars.Context:

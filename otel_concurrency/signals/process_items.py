@@ -35,9 +35,9 @@ class ProcessItems:
 
     def __call__(self, item: Item) -> End | None:
         """Attach the item's context and start its span; returns what ends both."""
-        context = extract(item.carrier)
-        if not context and not opentelemetry_context.get_current():
+        if not item.carrier and not opentelemetry_context.get_current():
             return None
+        context = extract(item.carrier)
         span = None
         if self._spans and trace.get_current_span(context).get_span_context().trace_flags.sampled:
             name = _name_in_submitter(function_name(item.function, item.args))

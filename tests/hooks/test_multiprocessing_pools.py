@@ -286,6 +286,8 @@ def test_what_a_terminated_pool_of_threads_drops_counts_as_abandoned(
     assert started.wait(30)
     for number in range(3):
         pool.apply_async(pools.double, (number,))
+    while counts(probe).get("submitted") != 4:  # by the pool's own thread, one after the other
+        threading.Event().wait(0.01)
     ending = threading.Thread(target=pool.terminate)
     ending.start()
     while counts(probe).get("abandoned") != 3:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import logging
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -65,6 +66,44 @@ def test_an_empty_carrier_hides_the_span_that_a_worker_was_made_in() -> None:
     restored = carriers.restore({})
     assert not restored.run(trace.get_current_span).get_span_context().is_valid
     assert restored.run(baggage.get_all) == {}
+
+
+@pytest.mark.usefixtures("inside_a_span")
+def test_each_question_has_its_own_answer() -> None:
+    """Also right after another one, and when somebody has changed what they were given."""
+    first = carriers.capture()
+    first["traceparent"] = "changed"
+    token = context.attach(baggage.set_baggage("who", "you"))
+    second = carriers.capture()
+    context.detach(token)
+    third = carriers.capture()
+    assert [second["baggage"], third["baggage"], third["traceparent"]] == ["who=you", "who=me", TRACEPARENT]
+    asked = (third, third | {"baggage": "who=they"}, third)
+    assert [baggage.get_all(carriers.extract(each)) for each in asked] == [
+        {"who": "me"},
+        {"who": "they"},
+        {"who": "me"},
+    ]
+
+
+@pytest.mark.usefixtures("inside_a_span")
+def test_no_context_is_kept_alive() -> None:
+    gone = weakref.ref(context.get_current())
+    carriers.capture()
+    token = context.attach(context.Context())
+    assert carriers.capture() == {}
+    context.detach(token)
+    kept = opentelemetry_context_of_a_moment()
+    assert kept() is None
+    assert gone() is not None
+
+
+def opentelemetry_context_of_a_moment() -> weakref.ref[context.Context]:
+    token = context.attach(baggage.set_baggage("for", "a moment"))
+    reference = weakref.ref(context.get_current())
+    assert carriers.capture()["baggage"].endswith("moment")
+    context.detach(token)
+    return reference
 
 
 class Broken(TextMapPropagator):
