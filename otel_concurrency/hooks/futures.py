@@ -14,9 +14,12 @@ from __future__ import annotations
 import functools
 import logging
 import sys
+import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextvars import copy_context
+from contextvars import Context, copy_context
+from dataclasses import dataclass
 from types import FunctionType
 from typing import Any
 
@@ -25,10 +28,41 @@ from otel_concurrency.hooks.thread_pools import POOL_KEY
 from otel_concurrency.probes.pure import type_name
 
 _WATCH_KEY = "_otel_concurrency_watch"
+_CONTEXT_KEY = "_otel_concurrency_context"
 _UNDONE = ("PENDING", "RUNNING")
 _OWN = ("asyncio.futures", "otel_concurrency.hooks.thread_pools")
 
+MAX_UNSEEN = 100
+"""Unseen failures whose details wait to be told; the newest ones."""
+
 _logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class UnseenFailure:
+    """A work item's failure that nobody looked at before its future was let go of.
+
+    Attributes:
+        pool: Name of its pool.
+        error_type: Qualified type of what it raised.
+        file: Where it was raised, or empty.
+        line: The line there, or 0.
+        function: The function there, or empty.
+        context: What the work item ran in; None where nobody knows.
+        at_unix_ns: When the future was let go of.
+    """
+
+    pool: str
+    error_type: str
+    file: str
+    line: int
+    function: str
+    context: Context | None
+    at_unix_ns: int
+
+
+unseen_failures: deque[UnseenFailure] = deque(maxlen=MAX_UNSEEN)
+"""Filled wherever a future dies, in a collection for instance; to be emptied elsewhere."""
 
 
 class FutureHook:
@@ -106,9 +140,10 @@ def _watch(future: Any, exception: Any, caller: Any) -> None:
             or hasattr(type(future), "__del__")
         ):
             return
-        pool = vars(future).get(POOL_KEY) or _pool_of(caller)
+        function = _function_of(caller)
+        pool = vars(future).get(POOL_KEY) or getattr(function, POOL_KEY, None)
         if pool is not None:
-            watch = (pool, exception.__traceback__)
+            watch = (pool, exception.__traceback__, getattr(function, _CONTEXT_KEY, None))
             kind: Any = type(future)
             future.__class__ = _unseen_class(kind)
             vars(future)[_WATCH_KEY] = watch
@@ -118,16 +153,15 @@ def _watch(future: Any, exception: Any, caller: Any) -> None:
         _logger.exception("A failed future is not watched")
 
 
-def _pool_of(caller: Any) -> Any:
-    """Return the probe of the pool whose work item calls `set_exception`."""
+def _function_of(caller: Any) -> Any:
+    """Return what the work item runs that calls `set_exception`; None if it is no thread pool's."""
     if caller.f_code.co_name != "run":
         return None
     names = caller.f_locals
     item = names.get("self")
     if type(names) is dict:  # until 3.12 a copy, which the frame keeps: with the future that it leads to
         names.clear()
-    function = getattr(item, "fn", None) or (getattr(item, "task", None) or (None,))[0]  # 3.14 has a task
-    return getattr(function, POOL_KEY, None)
+    return getattr(item, "fn", None) or (getattr(item, "task", None) or (None,))[0]  # 3.14 has a task
 
 
 @functools.lru_cache(maxsize=16)
@@ -164,9 +198,18 @@ def _seen(future: Any, kind: type[Any]) -> None:
 
 
 def _let_go(future: Any) -> None:
-    # In a collection, maybe: only numbers.
-    pool, traceback = vars(future).get(_WATCH_KEY, (None, None))
+    # In a collection, maybe: only numbers, and plain facts for later.
+    pool, traceback, context = vars(future).get(_WATCH_KEY, (None, None, None))
     error = future._exception
     # Its traceback has grown where `result()`, called just before we watched, has raised it.
-    if pool is not None and error is not None and error.__traceback__ is traceback:
-        pool.unretrieved(type_name(type(error)))
+    if pool is None or error is None or error.__traceback__ is not traceback:
+        return
+    name = type_name(type(error))
+    pool.unretrieved(name)
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    place: tuple[str, int, str] = ("", 0, "")
+    if traceback is not None:
+        code = traceback.tb_frame.f_code
+        place = (code.co_filename, traceback.tb_lineno, code.co_name)
+    unseen_failures.append(UnseenFailure(pool.name, name, *place, context, time.time_ns()))

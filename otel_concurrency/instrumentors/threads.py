@@ -10,10 +10,12 @@ from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
 
 from otel_concurrency.config import ThreadOptions
 from otel_concurrency.hooks import fork
-from otel_concurrency.hooks.futures import FutureHook
+from otel_concurrency.hooks.futures import FutureHook, unseen_failures
 from otel_concurrency.hooks.thread_pools import ThreadPoolHook
 from otel_concurrency.hooks.threads import ThreadHook
 from otel_concurrency.instrumentors import work
+from otel_concurrency.signals.producer import default_producer
+from otel_concurrency.signals.unseen_failures import UnseenFailureEvents
 
 
 class ConcurrencyThreadingInstrumentor(BaseInstrumentor):
@@ -26,6 +28,7 @@ class ConcurrencyThreadingInstrumentor(BaseInstrumentor):
 
     _hooks: tuple[ThreadHook, FutureHook, ThreadPoolHook] | tuple[()] = ()
     _work: work.WorkJoin | None = None
+    _events: UnseenFailureEvents | None = None
     _forget_fork: Callable[[], None] | None = None
 
     def instrumentation_dependencies(self) -> Collection[str]:
@@ -37,7 +40,14 @@ class ConcurrencyThreadingInstrumentor(BaseInstrumentor):
         self._work = work.join(options)
         pools = ThreadPoolHook(self._work.probe)
         self._work.watch(pools.levels)
-        self._forget_fork = fork.in_child(pools.forget_pools)
+        events = self._events = UnseenFailureEvents(unseen_failures)
+        default_producer().register(events)
+
+        def begin_in_child() -> None:
+            pools.forget_pools()
+            events.begin()
+
+        self._forget_fork = fork.in_child(begin_in_child)
         self._hooks = (ThreadHook(), FutureHook(), pools)
         for hook in self._hooks:
             hook.install()
@@ -49,4 +59,6 @@ class ConcurrencyThreadingInstrumentor(BaseInstrumentor):
             self._forget_fork()
         if self._work is not None:
             self._work.leave()
-        self._hooks, self._work, self._forget_fork = (), None, None
+        if self._events is not None:
+            default_producer().unregister(self._events)
+        self._hooks, self._work, self._forget_fork, self._events = (), None, None, None

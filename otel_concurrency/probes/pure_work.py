@@ -246,7 +246,7 @@ class PurePoolProbe:
             raise TypeError("context is a contextvars.Context or None")
         work = PureWork()
         work._function = function
-        work._context = context
+        work._otel_concurrency_context = context
         work._generation = self.probe.generation
         self.probe.tell(self.probe.add, self.row, "submitted", 1)
         work._submitted_ns = self.probe.now_ns()
@@ -311,9 +311,9 @@ class PureWork:
 
     __slots__ = (
         "__weakref__",
-        "_context",
         "_function",
         "_generation",
+        "_otel_concurrency_context",
         "_otel_concurrency_pool",
         "_pool",
         "_submitted_ns",
@@ -322,7 +322,7 @@ class PureWork:
     _pool: PurePoolProbe | None  # until it has ended
     _otel_concurrency_pool: PurePoolProbe
     _function: Callable[..., Any]
-    _context: contextvars.Context | None
+    _otel_concurrency_context: contextvars.Context | None
     _generation: int
     _submitted_ns: int
 
@@ -346,7 +346,7 @@ class PureWork:
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         pool, self._pool = self._pool, None
-        context = self._context
+        context = self._otel_concurrency_context
         error: type[BaseException] | None = None
         began_ns = pool.probe.now_ns() if pool is not None else 0
         try:
@@ -383,7 +383,7 @@ def _end(
         return
     origin = None
     if probe.origin is not None:
-        context = work._context
+        context = work._otel_concurrency_context
         origin = probe.origin.get(None) if context is None else context.get(probe.origin)
     probe.tell(
         probe.ended,

@@ -79,7 +79,8 @@ class PoolLevel:
 class Work(Protocol):
     """A function on its way to a worker: calling it runs the function, and counts that.
 
-    It looks like the function; only `_otel_concurrency_pool`, its `PoolProbe`, is its own.
+    It looks like the function; its own are only `_otel_concurrency_pool`, its `PoolProbe`, and
+    `_otel_concurrency_context`, what it runs in, or None.
     """
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

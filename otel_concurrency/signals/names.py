@@ -38,6 +38,9 @@ CONTEXT_SWITCH_TYPE = "process.context_switch.type"
 PAGING_FAULT_TYPE = "system.paging.fault.type"
 DISK_IO_DIRECTION = "disk.io.direction"
 
+CODE_FILE_PATH = "code.file.path"
+CODE_LINE_NUMBER = "code.line.number"
+SUPPRESSED = "otel_concurrency.events.suppressed"
 PROCESS_PID = "process.pid"
 THREAD_ID = "thread.id"
 THREAD_NAME = "thread.name"
@@ -68,6 +71,9 @@ ATTRIBUTE_MEANINGS = {
     SHUTDOWN_ELAPSED: "time since the shutdown started, in seconds",
     UNFINISHED_TASKS: "asyncio tasks alive",
     UNFINISHED_WORK_ITEMS: "work items that run, or wait for a worker, in the pools that we see",
+    CODE_FILE_PATH: "file in which the exception was raised",
+    CODE_LINE_NUMBER: "line on which it was raised",
+    SUPPRESSED: "like events since the last one that was emitted, left out",
     PROCESS_PID: "process that emitted the log record",
     THREAD_ID: "`threading.get_ident()` of the thread that emitted the log record",
     THREAD_NAME: "of a log record: the name of the thread that emitted it, where `threading` knows it; of a "
@@ -87,7 +93,13 @@ SHUTDOWN_STARTED = "process.shutdown.started"
 SHUTDOWN_PROGRESS = "process.shutdown.progress"
 SHUTDOWN_COMPLETED = "process.shutdown.completed"
 
+FUTURE_UNRETRIEVED = "python.executor.future.unretrieved"
+
 EVENTS = {
+    FUTURE_UNRETRIEVED: (
+        "A failed future was let go of with nobody looking; one in 10 s of each pool and type, in its trace",
+        (EXECUTOR_NAME, ERROR_TYPE, CODE_FUNCTION_NAME, CODE_FILE_PATH, CODE_LINE_NUMBER, SUPPRESSED),
+    ),
     SHUTDOWN_STARTED: (
         "SIGTERM came to its default action; or the main thread ended, and a second later not all is over",
         (SHUTDOWN_REASON,),

@@ -472,6 +472,7 @@ static PyMemberDef work_members[] = {
     {"__weaklistoffset__", T_PYSSIZET, offsetof(Work, weak_references), READONLY, NULL},
     {"__wrapped__", T_OBJECT_EX, offsetof(Work, function), READONLY, NULL},
     {"_otel_concurrency_pool", T_OBJECT_EX, offsetof(Work, pool), READONLY, NULL},
+    {"_otel_concurrency_context", T_OBJECT, offsetof(Work, context), READONLY, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 
