@@ -21,7 +21,7 @@ import pytest
 from anyio._backends._asyncio import AsyncIOBackend
 
 from otel_concurrency.hooks.anyio_threads import DEFAULT, LIMITED, AnyIOThreadHook
-from otel_concurrency.probes.pure_work import PureWorkProbe
+from otel_concurrency.probes.choice import make_work_probe
 from otel_concurrency.probes.work import PoolLevel, PoolRow
 from tests.conftest import LoopFactory
 
@@ -40,8 +40,8 @@ def fail() -> None:
 class Counting:
     """A hook, and what its probe has counted."""
 
-    def __init__(self) -> None:
-        self.probe = PureWorkProbe()
+    def __init__(self, *, native: bool = False) -> None:
+        self.probe = make_work_probe(native=native)
         self.hook = AnyIOThreadHook(self.probe)
 
     def row(self, name: str = DEFAULT) -> PoolRow:
@@ -53,10 +53,10 @@ class Counting:
         return row.submitted, row.finished, row.cancelled, dict(row.failed)
 
 
-@pytest.fixture
-def counting() -> Iterator[Counting]:
+@pytest.fixture(params=[True, False], ids=["native", "pure"])
+def counting(request: pytest.FixtureRequest) -> Iterator[Counting]:
     before = vars(AsyncIOBackend)[NAME]
-    counting = Counting()
+    counting = Counting(native=request.param)
     counting.hook.install()
     yield counting
     counting.hook.remove()
