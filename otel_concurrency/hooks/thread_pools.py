@@ -183,10 +183,15 @@ def pool_name(prefix: str | None, site: str) -> str:
 
 
 def pool_level(pool: Any) -> PoolLevel | None:
-    """Tell how full a pool is; None for one that is not measured, or is shut down and done."""
+    """Tell how full a pool is; None for one that is not measured, is shut down and done, or is made otherwise."""
     probe = _probe_of(pool)
-    if probe is None:
+    try:
+        return None if probe is None else _level(pool, probe)
+    except (AttributeError, TypeError):  # a subclass with a queue or threads of its own kind
         return None
+
+
+def _level(pool: Any, probe: PoolProbe) -> PoolLevel | None:
     workers = sum(thread.is_alive() for thread in list(pool._threads))
     queued = pool._work_queue.qsize()
     if pool._shutdown:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
@@ -10,6 +11,8 @@ from otel_concurrency.probes.histogram import HistogramState
 from otel_concurrency.probes.work import PoolLevel, PoolRow
 from otel_concurrency.signals import names
 from otel_concurrency.signals.readings import HistogramReading, Labels, Reading, SumReading
+
+_logger = logging.getLogger(__name__)
 
 ReadLevels = Callable[[], Iterable[PoolLevel]]
 
@@ -40,6 +43,7 @@ class WorkMetrics:
         self._clock = clock
         self._probe = probe
         self._levels: tuple[ReadLevels, ...] = ()
+        self._failed: set[ReadLevels] = set()
         self.start_unix_ns = clock()
 
     def __repr__(self) -> str:
@@ -51,8 +55,7 @@ class WorkMetrics:
 
     def unfinished(self) -> int:
         """Count the work items that run, or wait, in live pools that can tell."""
-        levels = [level for read_levels in self._levels for level in read_levels()]
-        return sum((level.active or 0) + (level.queued or 0) for level in levels)
+        return sum((level.active or 0) + (level.queued or 0) for level in self._read_levels())
 
     def watch(self, read_levels: ReadLevels) -> Callable[[], None]:
         """Ask this for the levels of live pools at each collection; returns what takes it back."""
@@ -65,8 +68,20 @@ class WorkMetrics:
 
     def collect(self) -> list[Reading]:
         """Read the probe and the pools once."""
-        levels = [level for read_levels in self._levels for level in read_levels()]
-        return [*_level_readings(levels), *_work_readings(self._probe.read())]
+        return [*_level_readings(self._read_levels()), *_work_readings(self._probe.read())]
+
+    def _read_levels(self) -> list[PoolLevel]:
+        levels: list[PoolLevel] = []
+        for read_levels in self._levels:
+            try:
+                levels += read_levels()
+            except Exception:
+                if read_levels not in self._failed:
+                    self._failed.add(read_levels)
+                    _logger.exception(
+                        "%r failed, and the levels of its pools are missing; said once", read_levels
+                    )
+        return levels
 
 
 def _pool(row: PoolRow | PoolLevel) -> dict[str, str]:

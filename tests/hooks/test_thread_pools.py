@@ -249,6 +249,18 @@ def test_levels_tell_workers_and_queue(installed: ThreadPoolHook) -> None:
     assert level() == []
 
 
+def test_a_pool_that_is_made_otherwise_has_no_level(installed: ThreadPoolHook) -> None:
+    with ThreadPoolExecutor(1, "plain") as plain, ThreadPoolExecutor(1, "odd") as odd:
+        plain.submit(int).result()
+        odd.submit(int).result()
+        queue = odd._work_queue
+        del odd._work_queue
+        try:
+            assert [each.name for each in installed.levels()] == ["plain"]
+        finally:
+            odd._work_queue = queue
+
+
 def test_a_pool_is_not_kept_alive(installed: ThreadPoolHook) -> None:
     pool = ThreadPoolExecutor(1, "gone")
     pool.submit(double, 1).result()

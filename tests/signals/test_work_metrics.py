@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from otel_concurrency.probes.histogram import Histogram, HistogramState
 from otel_concurrency.probes.work import PoolLevel, PoolRow
 from otel_concurrency.signals.names import INSTRUMENTS
@@ -99,6 +101,14 @@ def test_levels_of_one_name_add_up_and_what_nobody_knows_is_left_out() -> None:
     }
     forget()
     assert points(metrics) == {"worker.count": {("anyio", "b", "active"): 1}}
+
+
+def test_a_reader_that_fails_takes_no_other_with_it(caplog: pytest.LogCaptureFixture) -> None:
+    metrics = WorkMetrics(HandMadeProbe())
+    metrics.watch(lambda: [PoolLevel("a", "thread", limit=1 // 0)])
+    metrics.watch(lambda: [PoolLevel("b", "thread", limit=1)])
+    assert points(metrics) == points(metrics) == {"worker.limit": {("thread", "b"): 1}}
+    assert caplog.text.count("said once") == 1
 
 
 def test_it_begins_anew_when_the_probe_does() -> None:
