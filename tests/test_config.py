@@ -186,9 +186,9 @@ def test_a_config_does_not_change() -> None:
 
 
 def test_each_setting_is_a_constant_that_names_itself() -> None:
-    """What `opentelemetry-instrument` makes its flags from, and nothing else of that shape."""
+    """What `opentelemetry-instrument` makes its flags from, and one that keeps `--concurrency` free."""
     constants = {name for name in vars(environment_variables) if name.startswith("OTEL_")}
-    assert constants == {setting.variable for setting in SETTINGS}
+    assert constants == {setting.variable for setting in SETTINGS} | {"OTEL_PYTHON_CONCURRENCY"}
     assert all(vars(environment_variables)[name] == name for name in constants)
 
 

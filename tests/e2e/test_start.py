@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import textwrap
 from importlib.metadata import entry_points
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 from opentelemetry.test._otlp_test_server import OtlpProtoTestServer
 
-from tests.e2e.conftest import SILENT, Run, environ_for, fake_package, put_first
+from tests.e2e.conftest import COMMAND, SILENT, Run, clean_environ, environ_for, fake_package, put_first
 
 WHO_STARTED = """
     import json, os
@@ -412,3 +413,17 @@ def test_upstreams_loads_where_it_is_kept_or_ours_is_off(
     instrumented = run(WHAT_IS_PATCHED, env=SILENT | env).said()["instrumented"]
     assert "AsyncioInstrumentor" in instrumented
     assert ("AsyncioTaskInstrumentor" in instrumented) == ours_too
+
+
+def test_a_programs_own_concurrency_flag_reaches_the_program() -> None:
+    """Celery's, for one: an ambiguous abbreviation of our flags would end the command."""
+    program = "import sys; print(sys.argv[1:])"
+    for argument in ("--concurrency=2", "--concurrency 2"):
+        ended = subprocess.run(
+            [str(COMMAND), sys.executable, "-c", program, *argument.split()],
+            env=clean_environ() | SILENT,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert (ended.returncode, ended.stdout, ended.stderr) == (0, f"{argument.split()}\n", "")
