@@ -29,8 +29,8 @@ _PARTS = {  # variable: (the command's flag, entry-point group)
 globals().update({setting.variable: setting.variable for setting in SETTINGS})
 
 # Not a setting. Our flags begin with `--concurrency_`, so a program's own `--concurrency`, Celery's for one,
-# would be an ambiguous abbreviation of them, for which argparse ends the command although it stands behind the
-# program's name. A flag of exactly that name is no abbreviation, and what stands there reaches the program.
+# would be an ambiguous abbreviation of them, for which argparse ends the command although it stands behind
+# the program's name. A flag of exactly that name is none, and what stands there reaches the program.
 OTEL_PYTHON_CONCURRENCY = "OTEL_PYTHON_CONCURRENCY"
 
 

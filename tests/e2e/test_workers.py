@@ -2,47 +2,24 @@
 
 from __future__ import annotations
 
-import ast
-import os
-import signal
 import socket
-import subprocess
 import sys
-import time
-import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from opentelemetry.test._otlp_test_server import OtlpProtoTestServer
 
-from tests.e2e.conftest import COMMAND, clean_environ, environ_for
+from tests.e2e.conftest import environ_for
 from tests.redis_server import running_redis
+from tests.workers import APP, JOBS, ask, send_jobs, serving
 
 pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="there is no fork"),
     pytest.mark.timeout(180),
 ]
 
-APP = """
-import logging, os
-from fastapi import FastAPI
-from opentelemetry import metrics
-
-app = FastAPI()
-handled = metrics.get_meter("test").create_counter("handled")
-if os.environ.get("BEFORE_THE_FORK"):
-    handled.add(1000)  # with preload: the arbiter's, and nobody else's
-
-@app.get("/work")
-async def work() -> dict[str, int]:
-    handled.add(1)
-    logging.getLogger("test").warning("worked")
-    return {"pid": os.getpid()}
-"""
 REQUESTS = 40
 WORKERS = 2
 GUNICORN = ("gunicorn", "--worker-class", "uvicorn_worker.UvicornWorker", "--workers", str(WORKERS))
@@ -56,44 +33,6 @@ def instance(record: Any) -> str:
     return next(
         each.value.string_value for each in record.resource.attributes if each.key == "service.instance.id"
     )
-
-
-@contextmanager
-def serving(command: tuple[str, ...], folder: Path, env: dict[str, str]) -> Iterator[None]:
-    """Run a server until the end of the block, then end it as an operator does."""
-    with (folder / "server.log").open("w+") as log:
-        process = subprocess.Popen(
-            (str(COMMAND), *command),
-            cwd=folder,
-            env=clean_environ() | env,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            yield
-            process.send_signal(signal.SIGTERM)
-            process.wait(60)
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-            log.seek(0)
-            print(log.read())
-
-
-def ask(port: int, until: Callable[[Counter[int]], bool]) -> Counter[int]:
-    """Send requests, each on a connection of its own, until the answers by worker are enough."""
-    answered: Counter[int] = Counter()
-    deadline = time.monotonic() + 90
-    while not until(answered) and time.monotonic() < deadline:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/work", timeout=10) as response:
-                answered[int(response.read().decode().strip("{}").split(":")[1])] += 1
-        except (ConnectionError, OSError):  # not there yet
-            time.sleep(0.05)
-    assert until(answered), answered
-    return answered
 
 
 def enough(answered: Counter[int]) -> bool:
@@ -146,27 +85,6 @@ def test_every_worker_tells_of_what_it_did(
     assert metrics == dict(spans) | of_arbiter
 
 
-JOBS = """
-import os
-from celery import Celery
-from opentelemetry import metrics
-
-app = Celery("jobs", broker=os.environ["REDIS"], backend=os.environ["REDIS"])
-handled = metrics.get_meter("test").create_counter("handled")
-handled.add(1000)  # before the fork: the main process's, and nobody else's
-
-@app.task
-def work():
-    handled.add(1)
-    return os.getpid()
-"""
-SEND = """
-import jobs
-from collections import Counter
-from celery import group
-
-print(dict(Counter(group(jobs.work.s() for _ in range(20)).apply_async().get(timeout=90))))
-"""
 TASKS_PER_CHILD = 3
 
 
@@ -185,16 +103,7 @@ def test_no_task_is_lost_when_celery_recycles_its_children(
         limit = f"--max-tasks-per-child={TASKS_PER_CHILD}"
         worker = ("celery", "-A", "jobs", "worker", "--concurrency=2", limit, "--loglevel=WARNING")
         with serving(worker, tmp_path, env):
-            sent = subprocess.run(
-                [sys.executable, "-c", SEND],
-                cwd=tmp_path,
-                env=clean_environ() | {"REDIS": redis},
-                capture_output=True,
-                text=True,
-                timeout=120,
-            )
-            assert sent.returncode == 0, sent.stderr
-    done = Counter(ast.literal_eval(sent.stdout))
+            done = send_jobs(20, redis, tmp_path)
     spans = [each for each in receiver.drain_spans() if each.span.name == "run/jobs.work"]
     assert Counter(int(instance(each).split("-")[2]) for each in spans) == done
     assert len({each.span.span_id for each in spans}) == 20
