@@ -27,6 +27,7 @@ from otel_concurrency.defaults import default_variables
 from otel_concurrency.hooks.export_failures import ExportFailures
 from otel_concurrency.hooks.forkserver import ForkserverHook
 from otel_concurrency.hooks.helper_processes import is_helper_process
+from otel_concurrency.hooks.interpreters import is_worker_interpreter
 from otel_concurrency.hooks.log_flush import LogFlushHook
 from otel_concurrency.hooks.system_metrics import SystemMetricsHook
 from otel_concurrency.signals import exporting, providers, shutdown
@@ -102,6 +103,7 @@ class ConcurrencyDistro(BaseDistro):
             and not sdk_is_disabled
             and not self._is_turned_off
             and not is_helper_process()  # it never runs the program: nothing of ours, nor of the SDK
+            and not is_worker_interpreter()  # the same: the process has us already
         )
 
     def _configure(self, **kwargs: Any) -> None:
@@ -247,7 +249,7 @@ class ConcurrencyConfigurator(_OTelSDKConfigurator):
 
     def _configure(self, **kwargs: Any) -> None:
         distro = ConcurrencyDistro()
-        if distro.config.enabled and is_helper_process():
+        if distro.config.enabled and (is_helper_process() or is_worker_interpreter()):
             return
         if distro.is_active:
             providers.prepare()
