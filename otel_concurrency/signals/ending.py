@@ -91,8 +91,8 @@ class Ending:
         self._pid = 0  # nothing is left to do, at os._exit or for a signal
 
     def _flush_at(self, signal_name: str) -> None:
-        if is_daemonic_child():  # a pool terminates its workers as a matter of course
-            shutdown.flush(self._timeout_s)
+        if is_daemonic_child():  # a pool terminates its workers as a matter of course, and waits for them
+            shutdown.flush(self._timeout_s, retry=False)
             return
         self._report.begin(signal_name)
         self._report.started()

@@ -71,6 +71,9 @@ class Pipeline(ABC):
     def close(self) -> None:
         """Start to export the rest and take nothing new from now on; returns at once."""
 
+    def stop_retrying(self) -> None:  # noqa: B027
+        """Let the next failure be the last; for a process that is ending."""
+
     @abstractmethod
     def release(self) -> Callable[[], object] | None:
         """Give up what has not been sent; returns the call that closes the exporter, if there is one."""
@@ -131,6 +134,9 @@ class Batch(Pipeline):
             self._batch._shutdown = True
             self._batch._worker_awaken.set()
 
+    def stop_retrying(self) -> None:
+        _stop_retrying(self._batch._exporter)
+
     def release(self) -> Callable[[], object]:
         self._batch._shutdown_timeout_exceeded = True
         return _closing(self._batch._exporter)
@@ -168,6 +174,9 @@ class Reader(Pipeline):
     def close(self) -> None:
         if self._reader._shutdown_once.do_once(self._mark):
             self._reader._shutdown_event.set()
+
+    def stop_retrying(self) -> None:
+        _stop_retrying(self._reader._exporter)
 
     def release(self) -> Callable[[], object]:
         return _closing(self._reader._exporter)
@@ -304,6 +313,15 @@ def _ended(thread: threading.Thread | None, deadline: float) -> bool:
         return True
     thread.join(max(0.0, deadline - time.monotonic()))
     return not thread.is_alive()
+
+
+def _stop_retrying(exporter: Any) -> None:
+    """Set what the OTLP exporters wait on between two attempts (HTTP, gRPC)."""
+    client = getattr(exporter, "_client", None)
+    for part, name in ((client, "_shutdown_event"), (exporter, "_shutdown_in_progress")):
+        event = getattr(part, name, None)
+        if isinstance(event, threading.Event):
+            event.set()
 
 
 def _is_foreign(exporter: object) -> bool:

@@ -21,7 +21,7 @@ GRACE_S = 0.2
 _in_progress: tuple[Pipelines, float] | None = None
 
 
-def flush(timeout_s: float, *, tell: Callable[[], object] | None = None) -> bool:
+def flush(timeout_s: float, *, tell: Callable[[], object] | None = None, retry: bool = True) -> bool:
     """Export what was recorded until now; the process goes on.
 
     Starts no thread at interpreter exit. Metrics are collected when spans and log records are out, or half of
@@ -31,6 +31,7 @@ def flush(timeout_s: float, *, tell: Callable[[], object] | None = None) -> bool
     Args:
         timeout_s: Time for all signals together; whatever is not out by then stays where it is.
         tell: Called before metrics are collected; what it records is exported, too.
+        retry: Whether exporters may try again what a collector has refused, from now on.
 
     Returns:
         Whether everything has been handed to the exporters, and these are done with it.
@@ -39,6 +40,9 @@ def flush(timeout_s: float, *, tell: Callable[[], object] | None = None) -> bool
     if _in_progress is not None:
         return _join(*_in_progress)
     parts = pipelines.current()
+    if not retry:
+        for each in parts:
+            each.stop_retrying()
     first = (*parts.spans, *parts.log_records)
     _begin(first)
     _wait(first, began + timeout_s / 2)

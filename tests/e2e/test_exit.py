@@ -298,7 +298,8 @@ def test_children_of_multiprocessing_lose_nothing(
             print([child.exitcode for child in children])
     """
     assert ended(start(script, environ_for(receiver))) == (0, "[0, 0]\n", ANY)
-    assert arrived(receiver).spans == {"child": 2}
+    got = arrived(receiver)
+    assert (got.spans["child"], got.logs, got.orders) == (2, 2, 2)
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
@@ -315,7 +316,7 @@ def test_every_item_of_a_pool_arrives(
     """
     assert ended(start(script, environ_for(receiver)))[:2] == (0, "")
     got = arrived(receiver)
-    assert (got.spans["item"], got.logs, got.events) == (50, 50, [])
+    assert (got.spans["item"], got.logs, got.orders, got.events) == (50, 50, 50, [])
 
 
 def test_a_forked_child_sends_what_it_has_and_is_quick_if_it_has_nothing(
@@ -382,3 +383,22 @@ def test_an_exit_that_takes_long_tells_what_it_waits_for(
     (duration,) = [each.metric for each in metrics if each.metric.name == "process.shutdown.duration"]
     (point,) = duration.exponential_histogram.data_points
     assert (point.count, 3 < point.sum < 60) == (1, True)
+
+
+def test_a_pool_does_not_wait_for_a_collector_that_refuses(
+    start: Callable[..., subprocess.Popen[str]], unused_port: int
+) -> None:
+    script = """
+        import multiprocessing
+        with multiprocessing.get_context("fork").Pool(2) as pool:
+            pool.map(record, ["item"] * 10, chunksize=1)
+            began = time.monotonic()
+        print(time.monotonic() - began, flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    env = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{unused_port}",
+        "OTEL_PYTHON_CONCURRENCY_EXIT_TIMEOUT": "30",
+    }
+    code, out, _ = ended(start(script, env))
+    assert (code, float(out) < 8) == (-signal.SIGKILL, True)

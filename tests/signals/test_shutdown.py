@@ -5,12 +5,15 @@ from __future__ import annotations
 import _thread
 import atexit
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GRPCSpanExporter
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HTTPSpanExporter
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import BatchLogRecordProcessor, InMemoryLogRecordExporter
 from opentelemetry.sdk.metrics import MeterProvider
@@ -20,7 +23,7 @@ from opentelemetry.sdk.metrics.export import (
     PeriodicExportingMetricReader,
 )
 from opentelemetry.sdk.trace import ConcurrentMultiSpanProcessor, SpanProcessor, TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from otel_concurrency.signals import pipelines
@@ -308,3 +311,24 @@ def test_a_flush_that_comes_in_the_middle_of_a_shutdown_sees_it_through(sdk: SDK
     assert shutdown(LONG, tell=interrupt)
     assert seen == [True, (1, 2, [2])]
     assert sdk.exported() == (1, 2, [2])
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda endpoint: HTTPSpanExporter(endpoint=f"http://{endpoint}/v1/traces", timeout=LONG),
+        lambda endpoint: GRPCSpanExporter(endpoint=f"http://{endpoint}", timeout=LONG),
+    ],
+    ids=["http", "grpc"],
+)
+def test_a_flush_that_may_not_retry_ends_with_the_first_refusal(
+    sdk: SDK, make: Callable[[str], SpanExporter], caplog: pytest.LogCaptureFixture
+) -> None:
+    """With a port on which nobody listens, exporters try again for as long as they may."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        exporter = make(f"127.0.0.1:{bound.getsockname()[1]}")
+        sdk.tracer_provider.add_span_processor(BatchSpanProcessor(exporter))
+        sdk.record()
+        assert not flush(0.5)
+        assert flush(LONG, retry=False)
