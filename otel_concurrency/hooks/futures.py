@@ -6,7 +6,7 @@ One that is added to a future that is done already is called at once, by the add
 `set_exception`, so the failing path alone: a future of a measured pool that nobody waits for becomes, until
 somebody asks for its result or its exception, or adds a callback, an object of a subclass of its class that
 looks the same and notices its own end. Leans on CPython `concurrent/futures/_base.py`: `_state`, `_waiters`,
-`_condition`, `_done_callbacks`, `_exception`; and on `_WorkItem` in `thread.py`.
+`_condition`, `_done_callbacks`, `_exception`; and on `_WorkItem` in `thread.py` and `process.py`.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from otel_concurrency.hooks.thread_pools import POOL_KEY
 from otel_concurrency.probes.pure import type_name
 
 _WATCH_KEY = "_otel_concurrency_watch"
+_ITEMS = {"run": "self", "process_result_item": "work_item"}  # who calls `set_exception`, and its work item
 _CONTEXT_KEY = "_otel_concurrency_context"
 _UNDONE = ("PENDING", "RUNNING")
 _OWN = ("asyncio.futures", "otel_concurrency.hooks.thread_pools")
@@ -154,11 +155,12 @@ def _watch(future: Any, exception: Any, caller: Any) -> None:
 
 
 def _function_of(caller: Any) -> Any:
-    """Return what the work item runs that calls `set_exception`; None if it is no thread pool's."""
-    if caller.f_code.co_name != "run":
+    """Return what the work item runs whose outcome is being set; None where it is no pool that does so."""
+    place = _ITEMS.get(caller.f_code.co_name)
+    if place is None:
         return None
     names = caller.f_locals
-    item = names.get("self")
+    item = names.get(place)
     if type(names) is dict:  # until 3.12 a copy, which the frame keeps: with the future that it leads to
         names.clear()
     return getattr(item, "fn", None) or (getattr(item, "task", None) or (None,))[0]  # 3.14 has a task

@@ -277,6 +277,11 @@ class _Item:
     def __repr__(self) -> str:
         return repr(self.function)
 
+    @property
+    def _otel_concurrency_pool(self) -> PoolProbe:
+        """Where the future hook looks for whose failure nobody has looked at."""
+        return self.probe
+
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         return self.function(*args, **kwargs)
 

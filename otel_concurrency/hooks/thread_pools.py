@@ -183,7 +183,7 @@ def pool_name(prefix: str | None, site: str) -> str:
 
 
 def pool_level(pool: Any) -> PoolLevel | None:
-    """Tell how full a pool is; None for one that is not measured, is shut down and done, or is made otherwise."""
+    """Tell how full a pool is; None for one that is not measured, is through, or is made otherwise."""
     probe = _probe_of(pool)
     try:
         return None if probe is None else _level(pool, probe)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import multiprocessing
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from concurrent.futures import (
     FIRST_EXCEPTION,
     Future,
     InvalidStateError,
+    ProcessPoolExecutor,
     ThreadPoolExecutor,
     as_completed,
     wait,
@@ -21,6 +23,7 @@ from typing import Any
 import pytest
 
 from otel_concurrency.hooks.futures import FutureHook
+from otel_concurrency.hooks.process_pools import ProcessPoolHook
 from otel_concurrency.hooks.thread_pools import ThreadPoolHook
 from otel_concurrency.probes.choice import make_work_probe
 from otel_concurrency.probes.work import WorkProbe
@@ -135,6 +138,23 @@ def test_looked_at_by_nobody_it_is_unseen(probe: WorkProbe, times: int) -> None:
     for _ in range(times):
         failed()
     assert unseen(probe) == {NAME: times}
+
+
+@pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
+def test_a_process_pool_s_failure_is_unseen_too(probe: WorkProbe) -> None:
+    hook = ProcessPoolHook(probe)
+    hook.install()
+    try:
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            for _ in range(2):
+                pool.submit(divmod, 1, 0)
+            seen = pool.submit(divmod, 1, 0)
+            with pytest.raises(ZeroDivisionError):
+                seen.result()
+            del seen
+    finally:
+        hook.remove()
+    assert unseen(probe) == {"ZeroDivisionError": 2}
 
 
 def test_waited_for_it_is_seen(probe: WorkProbe) -> None:
