@@ -4,7 +4,7 @@ PYTHON ?= python3
 ARGS ?=
 DEV = scripts/dev --python $(PYTHON)
 
-.PHONY: help demo test check format bench conformance upstream-tests stack docs clean
+.PHONY: help demo test check format bench conformance upstream-tests stack docs dist clean
 
 help:
 	@echo 'make demo          run the shop, and see its slowest trace and its tasks'
@@ -45,5 +45,8 @@ stack:
 docs:
 	@$(DEV) --extra test -- python scripts/metrics-doc
 
+dist:
+	@$(DEV) --extra check -- python -m build --outdir dist $(ARGS)
+
 clean:
-	rm -rf .venv build *.egg-info otel_concurrency/probes/*.so
+	rm -rf .venv build dist *.egg-info otel_concurrency/probes/*.so

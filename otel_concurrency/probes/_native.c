@@ -113,6 +113,10 @@ probe_create_task(TaskProbe *probe, PyObject *const *arguments, Py_ssize_t count
         PyErr_SetString(PyExc_TypeError, "create_task() takes the original, a loop and a coroutine");
         return NULL;
     }
+    if (probe->rows == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "this TaskProbe was not initialised");
+        return NULL;
+    }
 #ifdef WATCH_CONTEXTS
     return create_task_with_watcher(probe, arguments, (size_t)count, keywords);
 #else
@@ -273,13 +277,13 @@ probe_init(TaskProbe *probe, PyObject *args, PyObject *kwargs)
     PyObject *origin = Py_None;
     PyObject *current_tasks = Py_None;
     PyObject *foreign = Py_None;
-    Py_ssize_t max_coroutines;
-    Py_ssize_t max_error_types;
+    Py_ssize_t max_coroutines = -1;
+    Py_ssize_t max_error_types = -1;
     if (probe->rows != NULL) {
         PyErr_SetString(PyExc_RuntimeError, "a TaskProbe is initialised once");
         return -1;
     }
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O$nnOOO", names, &cancelled_error, &max_coroutines,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$nnOOO", names, &cancelled_error, &max_coroutines,
                                      &max_error_types, &origin, &current_tasks, &foreign)) {
         return -1;
     }
@@ -555,6 +559,7 @@ static int
 module_clear(PyObject *module)
 {
     ModuleState *state = PyModule_GetState(module);
+    proxies_free_all(state); /* before their type goes: to free an object is to look at its type */
     Py_CLEAR(state->probe_type);
     Py_CLEAR(state->proxy_type);
     Py_CLEAR(state->work_probe_type);
@@ -584,7 +589,6 @@ module_free(void *module)
     }
     module_clear((PyObject *)module);
     threads_leave(state);
-    proxies_free_all(state);
     Py_CLEAR(state->slot_key);
     Py_CLEAR(state->name_cr_code);
     Py_CLEAR(state->name_cr_frame);

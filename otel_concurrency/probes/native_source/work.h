@@ -708,6 +708,10 @@ work_probe_pool(WorkProbe *probe, PyObject *args)
     if (!PyArg_ParseTuple(args, "UU", &name, &kind)) {
         return NULL;
     }
+    if (probe->name_of == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "this WorkProbe was not initialised");
+        return NULL;
+    }
     WorkRow *row = work_row_of(probe, name, kind);
     PyTypeObject *type = probe->state->pool_type;
     PoolProbe *pool = row != NULL && type != NULL ? PyObject_GC_New(PoolProbe, type) : NULL;
@@ -809,14 +813,14 @@ work_probe_init(WorkProbe *probe, PyObject *args, PyObject *kwargs)
     static char *names[] = {"name_of", "max_pools", "max_functions", "max_error_types", "origin", NULL};
     PyObject *name_of;
     PyObject *origin = Py_None;
-    Py_ssize_t max_pools;
-    Py_ssize_t max_functions;
-    Py_ssize_t max_error_types;
+    Py_ssize_t max_pools = -1;
+    Py_ssize_t max_functions = -1;
+    Py_ssize_t max_error_types = -1;
     if (probe->name_of != NULL) {
         PyErr_SetString(PyExc_RuntimeError, "a WorkProbe is initialised once");
         return -1;
     }
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O$nnnO", names, &name_of, &max_pools, &max_functions,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$nnnO", names, &name_of, &max_pools, &max_functions,
                                      &max_error_types, &origin)) {
         return -1;
     }
