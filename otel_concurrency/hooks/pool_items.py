@@ -97,7 +97,8 @@ class ItemsInWorker:
                 running.end = self.observer(Item(function, args, carrier, pool, kind, queue_ns))
             except Exception:
                 self._log_once()
-            running.began_ns = now_ns()  # what the observer took is neither queue nor run time
+            if running.end is not None:
+                running.began_ns = now_ns()  # what the observer took is neither queue nor run time
 
     def end(self, key: object, error: BaseException | None, stacktrace: str | None) -> Timing | None:
         """Return what travels beside the result; the second call for an item says what the first did.

@@ -126,10 +126,12 @@ class ProcessPoolHook:
     # In the submitting process.
 
     def _probe_of(self, pool: Any) -> PoolProbe:
-        probe = self._pools.get(pool)
-        if probe is None:
+        known: tuple[Any, PoolProbe] | None = vars(pool).get(KEY)
+        if known is None or known[0] is not self._pools:  # new, or known to another hook, or to a parent
             probe = self._pools[pool] = self._probe.pool(self._name(pool), "process")
-        return probe
+            setattr(pool, KEY, (self._pools, probe))
+            return probe
+        return known[1]
 
     def _meet(self, original: Callable[..., None], switch: Switch) -> Callable[..., Any]:
         @functools.wraps(original)
@@ -161,8 +163,7 @@ class ProcessPoolHook:
             function = function.function
         probe = self._probe_of(pool)
         origin = self._origin.get(None) if self._origin is not None else None
-        name = function_name(function, args)
-        return _Item(function, name, probe, (self._capture(), now_ns(), probe.name), origin)
+        return _Item(function, args, probe, (self._capture(), now_ns(), probe.name), origin)
 
     def _unwrap(self, original: Callable[..., None], switch: Switch) -> Callable[..., Any]:
         @functools.wraps(original)
@@ -263,11 +264,13 @@ class ProcessPoolHook:
 class _Item:
     """Stands for a function while its work item waits in the submitting process."""
 
-    __slots__ = ("_is_counted", "_pid", "function", "name", "origin", "parcel", "probe")
+    __slots__ = ("_is_counted", "_pid", "args", "function", "origin", "parcel", "probe")
 
-    def __init__(self, function: Any, name: str, probe: PoolProbe, parcel: Parcel, origin: object) -> None:
+    def __init__(
+        self, function: Any, args: tuple[Any, ...], probe: PoolProbe, parcel: Parcel, origin: object
+    ) -> None:
         self.function = function
-        self.name = name
+        self.args = args
         self.probe = probe
         self.parcel = parcel
         self.origin = origin
@@ -323,7 +326,7 @@ class _Item:
         self._is_counted = True
         queue_ns, run_ns = timing or (-1, -1)
         self.probe.done(
-            self.name,
+            function_name(self.function, self.args),
             queue_ns=queue_ns,
             run_ns=run_ns,
             transfer_ns=transfer_ns(now_ns() - self.parcel[1], timing),

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from opentelemetry import context as opentelemetry_context
 from opentelemetry import trace
+from opentelemetry.context import Context
 from opentelemetry.trace import SpanKind, StatusCode
 
 from otel_concurrency._version import __version__
@@ -39,7 +40,7 @@ class ProcessItems:
             return None
         context = extract(item.carrier)
         span = None
-        if self._spans and trace.get_current_span(context).get_span_context().trace_flags.sampled:
+        if self._spans and _is_sampled(context) and _is_recorded():
             name = _name_in_submitter(function_name(item.function, item.args))
             span = self._tracer.start_span(
                 name,
@@ -54,6 +55,15 @@ class ProcessItems:
             )
             context = trace.set_span_in_context(span, context)
         return _ender(opentelemetry_context.attach(context), span)
+
+
+def _is_sampled(context: Context) -> bool:
+    return trace.get_current_span(context).get_span_context().trace_flags.sampled
+
+
+def _is_recorded() -> bool:
+    """Whether this process has a tracer provider: without one, spans would be made for nobody."""
+    return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
 
 
 def _name_in_submitter(name: str) -> str:

@@ -25,9 +25,10 @@ def exporter() -> InMemorySpanExporter:
 
 
 @pytest.fixture
-def items(exporter: InMemorySpanExporter) -> Iterator[ProcessItems]:
+def items(exporter: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch) -> Iterator[ProcessItems]:
     items = ProcessItems()
     provider = TracerProvider(shutdown_on_exit=False)
+    monkeypatch.setattr(trace, "get_tracer_provider", lambda: provider)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     items._tracer = provider.get_tracer("test")
     before = context.get_current()
@@ -129,3 +130,13 @@ def test_a_function_of_a_spawned_main_module_keeps_the_submitters_name(
     assert end is not None
     end(None, None)
     assert [span.name for span in exporter.get_finished_spans()] == ["__main__.work"]
+
+
+def test_without_a_tracer_provider_nobody_makes_a_span(
+    items: ProcessItems, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trace, "get_tracer_provider", trace.ProxyTracerProvider)
+    end = items(item(SAMPLED))
+    assert end is not None
+    assert current() == (0xA, 0xB)
+    end(None, None)
