@@ -11,8 +11,8 @@ from __future__ import annotations
 import importlib
 
 _MODULE = "_interpreters"  # CPython 3.13
-# While `sitecustomize` runs, CPython has not said yet that the standard library asked for the interpreter; but
-# that it was made from a configuration, which the older way has not.
+# While `sitecustomize` runs, CPython has not said yet that the standard library asked for the interpreter,
+# but only that it was made from a configuration; the older way makes none from one.
 _WORKERS = ("WHENCE_CAPI", "WHENCE_XI", "WHENCE_STDLIB")
 
 
