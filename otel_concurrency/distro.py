@@ -29,6 +29,7 @@ from otel_concurrency.hooks.forkserver import ForkserverHook
 from otel_concurrency.hooks.helper_processes import is_helper_process
 from otel_concurrency.hooks.interpreters import is_worker_interpreter
 from otel_concurrency.hooks.log_flush import LogFlushHook
+from otel_concurrency.hooks.log_handler import LogHandlerHook
 from otel_concurrency.hooks.system_metrics import SystemMetricsHook
 from otel_concurrency.signals import exporting, providers, shutdown
 from otel_concurrency.signals.ending import Ending
@@ -82,6 +83,7 @@ class ConcurrencyDistro(BaseDistro):
         self._tried: set[str] = set()
         self._export_failures = ExportFailures()
         self._log_flush = LogFlushHook()
+        self._log_handler = LogHandlerHook()
         self._system_metrics = SystemMetricsHook()
         self._loader_warning = _LoaderWarning()
         self._ending: Ending | None = None
@@ -184,6 +186,7 @@ class ConcurrencyDistro(BaseDistro):
         providers.leave()
         self._export_failures.remove()
         self._log_flush.remove()
+        self._log_handler.remove(put_back=False)  # its instrumentor has let go of it
         self._system_metrics.remove()
         self._loader_warning.remove()
         if self._ending is not None:
@@ -230,6 +233,7 @@ class ConcurrencyDistro(BaseDistro):
             self.loaded[name] = instrumentor
             if name == "logging":
                 self._log_flush.install()
+                self._log_handler.install(getattr(instrumentor, "_logging_handler", None))
 
     def _is_switched_on(self, name: str) -> bool:
         switch = _SWITCHES.get(name)
