@@ -162,6 +162,9 @@ class ThreadSampler:
         if LOCK_OR_GIL not in states.values():
             return
         frames = sys._current_frames()
+        # With our own frame in it the dict would be part of a cycle: the program's frames, and all that their
+        # variables hold, would stay until the garbage collector comes by.
+        frames.pop(threading.get_ident(), None)
         for native_id, state in states.items():
             if state == LOCK_OR_GIL and _waits_for_work(frames.get(threads[native_id].ident or 0)):
                 states[native_id] = IDLE_WORKER

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import queue
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -321,3 +323,24 @@ threading.Thread(target=go_on).start()
 """
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert ended.stdout == "True False\n"
+
+
+def test_looking_keeps_nothing_of_the_program_alive() -> None:
+    """Its frames, and what their variables hold, go when they would go without us."""
+
+    class Held:
+        pass
+
+    def look() -> weakref.ref[Held]:
+        held = Held()
+        native_id = threading.get_native_id()
+        ThreadSampler()._tell_idle_workers(
+            {native_id: module.LOCK_OR_GIL}, {native_id: threading.current_thread()}
+        )
+        return weakref.ref(held)
+
+    gc.disable()
+    try:
+        assert look()() is None
+    finally:
+        gc.enable()
