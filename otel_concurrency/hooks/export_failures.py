@@ -29,6 +29,7 @@ _LOGGERS = (
     "opentelemetry.sdk._shared_internal",  # the batch processors
 )
 _ALWAYS = ("Transient error ", "Shutdown in progress, aborting retry")
+_SHUT_DOWN = "Exporter already shutdown, ignoring batch"  # the time for the exit was over, on purpose
 _QUEUE_FULL = "Queue full, dropping "
 _UNREACHABLE = (
     "due to timeout, max retries or shutdown",  # HTTP, retries used up
@@ -71,6 +72,8 @@ class ExportFailures(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Pass what is no delivery failure; of these, pass the first in each interval."""
         now = self._now()
+        if record.msg == _SHUT_DOWN:
+            return False
         if str(record.msg).startswith(_QUEUE_FULL):
             return not self._is_recent(self._failed_at, now)  # what an undelivered queue comes to
         if not _is_undelivered(record):

@@ -31,6 +31,7 @@ RECORD = """
     import logging, os, signal, sys, threading, time
     from opentelemetry import metrics, trace
 
+    logging.getLogger("app").addHandler(logging.NullHandler())  # else they are printed, as without us
     tracer = trace.get_tracer("app")
     orders = metrics.get_meter("app").create_counter("orders")
 

@@ -162,3 +162,11 @@ def test_the_warning_reaches_standard_error_where_only_telemetry_listens(
     monkeypatch.setattr(logging, "lastResort", logging.StreamHandler(sys.stdout))
     logging.getLogger(HTTP).warning(*TRANSIENT)
     assert capsys.readouterr().out.splitlines() == [FIRST]
+
+
+def test_an_exporter_that_was_shut_down_in_time_says_nothing(
+    failures: ExportFailures, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The time for the exit was over; that is what the setting asks for."""
+    logging.getLogger(HTTP).warning("Exporter already shutdown, ignoring batch")
+    assert told(caplog) == []
