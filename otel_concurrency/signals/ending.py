@@ -11,7 +11,7 @@ from otel_concurrency.hooks import fork
 from otel_concurrency.hooks.child_exit import ChildExitHook, is_daemonic_child
 from otel_concurrency.hooks.exit import ExitHook, ImmediateExitHook
 from otel_concurrency.hooks.termination import TerminationHook
-from otel_concurrency.signals import jobs, pipelines, shutdown
+from otel_concurrency.signals import jobs, late_threads, pipelines, shutdown
 from otel_concurrency.signals.producer import default_producer
 from otel_concurrency.signals.shutdown_events import ShutdownReport
 
@@ -75,6 +75,7 @@ class Ending:
 
     def _begin_child(self) -> None:
         self._pid = os.getpid()
+        late_threads.wake_all()  # it is there to work: so its metrics come, whatever it does
 
     def _end_child(self) -> None:
         self._flush()

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import os
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from opentelemetry._logs import get_logger_provider
@@ -30,6 +30,7 @@ from otel_concurrency.hooks import fork
 from otel_concurrency.hooks.patch import Patch
 from otel_concurrency.signals import fork_exporters, fork_metrics, late_threads
 from otel_concurrency.signals.first_call import before_first_call
+from otel_concurrency.signals.fork_pause import ForkPause
 from otel_concurrency.signals.fresh_locks import renew_locks
 from otel_concurrency.signals.identity import Identity
 from otel_concurrency.signals.late_threads import LateThread
@@ -46,6 +47,7 @@ class ForkSafety:
         self._identity = Identity()
         self._patches: list[Patch] = []
         self._take_back: Callable[[], None] | None = None
+        self._pause = ForkPause(_exporting)
         self._pid = os.getpid()
         self._renewed: weakref.WeakSet[Any] = weakref.WeakSet()
 
@@ -77,6 +79,7 @@ class ForkSafety:
         self._identity.settle(*_providers())
         if self._take_back is None:
             self._take_back = fork.in_child(self._in_child)
+            self._pause.install()
             fork.come_last()  # after the SDK's own entries: what was made before ours came acts by itself
 
     def remove(self) -> None:
@@ -84,6 +87,7 @@ class ForkSafety:
         if self._take_back is not None:
             self._take_back()
             self._take_back = None
+            self._pause.remove()
         while self._patches:
             self._patches.pop().remove()
 
@@ -193,6 +197,30 @@ class ForkSafety:
 def _is_running(thread: Any) -> bool:
     """Whether the SDK has started the thread in this process, before we came."""
     return bool(thread.is_alive())
+
+
+def _exporting() -> Iterator[Any]:
+    """Yield the batch processors and periodic readers of the global providers."""
+    for provider in _providers():
+        if isinstance(provider, MeterProvider):
+            readers = provider._measurement_consumer._reader_storages
+            yield from (each for each in list(readers) if isinstance(each, PeriodicExportingMetricReader))
+        else:
+            name = (
+                "_active_span_processor"
+                if isinstance(provider, TracerProvider)
+                else "_multi_log_record_processor"
+            )
+            yield from _batches(getattr(provider, name, None))
+
+
+def _batches(processor: Any) -> Iterator[Any]:
+    for name in ("_span_processors", "_log_record_processors"):
+        for each in getattr(processor, name, ()):
+            yield from _batches(each)
+    batch = getattr(processor, "_batch_processor", None)
+    if isinstance(batch, BatchProcessor):
+        yield batch
 
 
 def _providers() -> list[Any]:

@@ -13,7 +13,9 @@ from .conftest import Run, environ_for
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
 
+# CPython 3.12 and later warn who forks beside threads, those of the SDK included.
 QUICK = {
+    "PYTHONWARNINGS": "ignore:This process:DeprecationWarning",
     "OTEL_METRIC_EXPORT_INTERVAL": "200",
     "OTEL_BSP_SCHEDULE_DELAY": "100",
     "OTEL_BLRP_SCHEDULE_DELAY": "100",
@@ -170,3 +172,24 @@ def test_without_an_id_of_the_users_each_process_has_a_random_one(
     _, _, instances = told(receiver)
     assert [len(each) for each in instances] == [36] * 3
     assert {instance(each) for each in receiver.drain_metrics()} == instances
+
+
+def test_a_child_that_records_nothing_still_reports_the_metrics_of_its_process(
+    run: Run, receiver: OtlpProtoTestServer
+) -> None:
+    program = """
+        import multiprocessing, os, threading
+        def quiet(told):
+            told.send([thread.name for thread in threading.enumerate()])
+        context = multiprocessing.get_context("fork")
+        ours, theirs = context.Pipe()
+        child = context.Process(target=quiet, args=(theirs,))
+        child.start()
+        assert "OtelPeriodicExportingMetricReader" in ours.recv()
+        child.join()
+        if not (pid := os.fork()):
+            os._exit(threading.active_count() - 1)
+        assert os.waitpid(pid, 0)[1] == 0
+    """
+    ended = run(program, env=environ_for(receiver) | QUICK)
+    assert (ended.code, ended.err) == (0, "")

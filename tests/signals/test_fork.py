@@ -32,7 +32,9 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from otel_concurrency.hooks import fork as fork_hook
 from otel_concurrency.signals import fork, identity, late_threads
+from otel_concurrency.signals.fork_pause import ForkPause
 
 pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="there is no fork"),
@@ -417,3 +419,35 @@ def test_removed_it_leaves_forks_to_the_sdk(begin: Callable[..., Parts], safety:
 def test_the_global_providers_are_the_ones_that_are_renewed() -> None:
     expected = (trace.get_tracer_provider(), _logs.get_logger_provider(), metrics.get_meter_provider())
     assert all(each in expected for each in fork._providers())
+
+
+class Channelled:
+    """As far as a pause looks at it, a batch processor with a gRPC exporter."""
+
+    def __init__(self) -> None:
+        self._export_lock = threading.Lock()
+        self._exporter = type("Exporter", (), {"_initialize_channel_and_stub": None})()
+
+
+def test_a_fork_waits_for_grpc_exports_and_no_longer_than_it_may() -> None:
+    idle, busy, over_http = Channelled(), Channelled(), Channelled()
+    over_http._exporter = object()
+    busy._export_lock.acquire()
+    seen: list[list[bool]] = []
+    pause = ForkPause(lambda: (busy, idle, over_http))
+    pause.install()
+    pause.install()
+    undo = fork_hook.before_fork(
+        lambda: seen.append([each._export_lock.locked() for each in (idle, over_http)])
+    )
+    try:
+        assert forked(lambda: "the child goes on") == "the child goes on"
+        busy._export_lock.release()
+        forked(lambda: None)
+    finally:
+        undo()
+        pause.remove()
+    forked(lambda: None)
+    assert seen == [[True, False], [True, False]]
+    assert not idle._export_lock.locked()
+    assert not busy._export_lock.locked()
