@@ -180,10 +180,9 @@ class ProcessPoolHook:
     def _take_result(self, original: Callable[..., Any], switch: Switch) -> Callable[..., Any]:
         @functools.wraps(original)
         def process_result_item(manager: Any, result: Any) -> None:
-            item = self._fence(_item_of, manager, result) if switch.is_on else None
-            original(manager, result)  # first: whoever waits for it is on its way while we count
-            if item is not None:
-                self._fence(_count_result, item, result)
+            if switch.is_on:  # first: done after, it would fight with whoever waits for the result
+                self._fence(_count_result, manager, result)
+            original(manager, result)
 
         return process_result_item
 
@@ -336,16 +335,13 @@ class _Item:
         )
 
 
-def _item_of(manager: Any, result: Any) -> _Item | None:
+def _count_result(manager: Any, result: Any) -> None:
     work = manager.pending_work_items.get(getattr(result, "work_id", None))  # up to 3.12 also a process id
-    return work.fn if work is not None and type(work.fn) is _Item else None
-
-
-def _count_result(item: _Item, result: Any) -> None:
-    error = result.exception
-    item.ended(
-        timing=getattr(result, KEY, None), error_type=None if error is None else type_name(type(error))
-    )
+    if work is not None and type(work.fn) is _Item:
+        error = result.exception
+        work.fn.ended(
+            timing=getattr(result, KEY, None), error_type=None if error is None else type_name(type(error))
+        )
 
 
 def _cancelled_in(pending: Mapping[int, Any]) -> set[int]:
