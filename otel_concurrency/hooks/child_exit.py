@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 from otel_concurrency.hooks import fork
+from otel_concurrency.hooks.helper_processes import package
 
 LIBRARIES = ("multiprocessing.util", "billiard.util")
 LAST = -100
@@ -91,10 +92,11 @@ class ChildExitHook:
 def is_daemonic_child() -> bool:
     """Whether this process ends when its parent likes: a worker of `multiprocessing.Pool`, for instance.
 
-    A spawned child that does not know yet what it will be counts as one.
+    A child of a spawn or a forkserver that does not know yet what it will be counts as one.
     """
     modules = [sys.modules.get(f"{library}.process") for library in ("multiprocessing", "billiard")]
-    if _SPAWNED in sys.orig_argv and (modules[0] is None or modules[0].parent_process() is None):
+    is_child = _SPAWNED in sys.orig_argv or bool(package())
+    if is_child and (modules[0] is None or modules[0].parent_process() is None):
         return True
     return any(module is not None and module.current_process().daemon for module in modules)
 
