@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Callable, Collection
 from dataclasses import fields
 from typing import Any
@@ -42,6 +43,9 @@ class ConcurrencyThreadingInstrumentor(BaseInstrumentor):
         self._work.watch(pools.levels)
         events = self._events = UnseenFailureEvents(unseen_failures)
         default_producer().register(events)
+        atexit.register(
+            events.collect
+        )  # log records are out by the time metrics are collected for the last time
 
         def begin_in_child() -> None:
             pools.forget_pools()
@@ -61,4 +65,5 @@ class ConcurrencyThreadingInstrumentor(BaseInstrumentor):
             self._work.leave()
         if self._events is not None:
             default_producer().unregister(self._events)
+            atexit.unregister(self._events.collect)
         self._hooks, self._work, self._forget_fork, self._events = (), None, None, None

@@ -43,8 +43,11 @@ class UnseenFailureEvents:
 
     def collect(self) -> Iterable[Reading]:
         """Emit, and return nothing."""
-        while self._failures:
-            failure = self._failures.popleft()
+        while True:
+            try:
+                failure = self._failures.popleft()
+            except IndexError:  # also where two read at once
+                return ()
             key = (failure.pool, failure.error_type)
             last_ns, suppressed = self._told.get(key, (0, 0))
             if last_ns and failure.at_unix_ns - last_ns < INTERVAL_NS:
@@ -54,7 +57,6 @@ class UnseenFailureEvents:
                 self._told.clear()
             self._told[key] = (failure.at_unix_ns, 0)
             self._emit(failure, suppressed)
-        return ()
 
     def _emit(self, failure: UnseenFailure, suppressed: int) -> None:
         attributes: dict[str, AnyValue] = {
