@@ -61,7 +61,6 @@ def test_every_worker_tells_of_what_it_did(
     (tmp_path / "service.py").write_text(APP)
     env = environ_for(receiver) | {
         "OTEL_RESOURCE_ATTRIBUTES": "service.instance.id=pod-1",
-        "OTEL_METRIC_EXPORT_INTERVAL": "500",
         "BEFORE_THE_FORK": "yes" if before else "",
     }
     address = f"127.0.0.1:{port}" if command[0] == "gunicorn" else str(port)
