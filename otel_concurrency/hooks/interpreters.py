@@ -24,3 +24,14 @@ def is_worker_interpreter() -> bool:
         return whence in [getattr(interpreters, name) for name in _WORKERS]
     except (ImportError, AttributeError, TypeError, ValueError):  # older, or built differently
         return False
+
+
+def is_main_interpreter() -> bool:
+    """Whether this is the interpreter that the process began with; so where there is no way to ask."""
+    for name in (_MODULE, "_xxsubinterpreters"):  # CPython 3.10 to 3.12
+        try:
+            interpreters = importlib.import_module(name)
+            return bool(interpreters.get_current() == interpreters.get_main())
+        except (ImportError, AttributeError):
+            continue
+    return True

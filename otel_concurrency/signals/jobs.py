@@ -3,6 +3,9 @@
 `_thread` rather than `threading`: a signal handler may start a job while the main thread holds one of
 `threading`'s own locks. CPython 3.12 and later refuse new threads once the interpreter is on its way out,
 which is when `atexit` runs; so spares can be started earlier, and wait for work.
+
+An interpreter beside the main one (mod_wsgi makes them) gets no threads: with one left at its end, CPython
+aborts the process.
 """
 
 from __future__ import annotations
@@ -13,6 +16,8 @@ import os
 import queue
 import time
 from collections.abc import Callable
+
+from otel_concurrency.hooks.interpreters import is_main_interpreter
 
 _logger = logging.getLogger(__name__)
 _jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
@@ -48,6 +53,8 @@ class Job:
 def start(call: Callable[[], object]) -> Job | None:
     """Start a call on a thread; None where the interpreter has no thread to give any more."""
     global _spares
+    if not is_main_interpreter():
+        return None
     job = Job(call)
     try:
         _thread.start_new_thread(job.run, ())
@@ -64,7 +71,7 @@ def keep_spares(number: int) -> None:
     global _jobs, _pid, _spares
     if os.getpid() != _pid:  # a fork leaves no threads
         _jobs, _pid, _spares = queue.SimpleQueue(), os.getpid(), 0
-    while _spares < number:
+    while _spares < number and is_main_interpreter():
         _thread.start_new_thread(_work, (_jobs,))
         _spares += 1
 

@@ -428,3 +428,21 @@ def test_a_programs_own_concurrency_flag_reaches_the_program() -> None:
             timeout=60,
         )
         assert (ended.returncode, ended.stdout, ended.stderr) == (0, f"{argument.split()}\n", "")
+
+
+def test_an_interpreter_beside_the_main_one_ends_in_peace(run: Run, tmp_path: Path) -> None:
+    """CPython aborts the process if a thread is left there, kept for the end of a strange exporter, say."""
+    pytest.importorskip("_testcapi")
+    entry_points = "[opentelemetry_metrics_exporter]\nin_house = in_house:Exporter\n"
+    code = """
+        from opentelemetry.sdk.metrics.export import MetricExporter
+
+        class Exporter(MetricExporter):
+            def export(self, metrics_data, timeout_millis=10_000, **kwargs): pass
+            def force_flush(self, timeout_millis=10_000): return True
+            def shutdown(self, timeout_millis=30_000, **kwargs): pass
+    """
+    env = fake_package(tmp_path / "site", "in_house", entry_points, code)
+    program = "import _testcapi; print(_testcapi.run_in_subinterp('pass'))"
+    ended = run(program, env=SILENT | env | {"OTEL_METRICS_EXPORTER": "in_house"})
+    assert (ended.code, ended.out) == (0, "0\n")

@@ -6,11 +6,11 @@ import sys
 
 import pytest
 
-from otel_concurrency.hooks.interpreters import is_worker_interpreter
+from otel_concurrency.hooks.interpreters import is_main_interpreter, is_worker_interpreter
 
 
 def test_the_main_interpreter_is_none() -> None:
-    assert is_worker_interpreter() is False
+    assert (is_main_interpreter(), is_worker_interpreter()) == (True, False)
 
 
 @pytest.mark.skipif(sys.version_info < (3, 14), reason="came with CPython 3.14")
