@@ -70,6 +70,7 @@ class TerminationHook:
         self._patches = [
             Patch(signal, "signal", self._around_signal),
             Patch(signal, "getsignal", self._around_getsignal),
+            Patch(_thread, "interrupt_main", self._around_interrupt),
         ]
 
     def __repr__(self) -> str:
@@ -121,6 +122,20 @@ class TerminationHook:
             return self._as_seen(original(signalnum))
 
         return getsignal, _nothing
+
+    def _around_interrupt(
+        self, original: Callable[..., Any]
+    ) -> tuple[Callable[..., Any], Callable[[], None]]:
+        @functools.wraps(original)
+        def interrupt_main(signum: Any = signal.SIGINT, /) -> None:
+            try:
+                is_ours = self._get_handler(signum) is self._handler
+            except (TypeError, ValueError):
+                is_ours = False
+            if not is_ours:  # it does nothing where the default action stands
+                original(signum)
+
+        return interrupt_main, _nothing
 
     def _as_seen(self, handler: Any) -> Any:
         return signal.SIG_DFL if handler is self._handler else handler

@@ -80,6 +80,31 @@ def test_everybody_else_sees_the_default() -> None:
     assert ended(program) == (KILLED, "True\nTrue\nTrue\nTrue\nTrue signal\nbefore\n", "")
 
 
+def test_a_simulated_signal_does_nothing_at_the_default_action() -> None:
+    """As without us: `interrupt_main` calls a handler of Python's, or nobody."""
+    program = """
+        import _thread
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        made = hook()
+        _thread.interrupt_main()
+        _thread.interrupt_main(signal.SIGTERM)
+        time.sleep(0.001)
+        say("alive")
+        for wrong in (1000000, "x"):
+            try:
+                _thread.interrupt_main(wrong)
+            except (TypeError, ValueError) as error:
+                say(type(error).__name__)
+        signal.signal(signal.SIGINT, lambda signum, frame: say("theirs"))
+        _thread.interrupt_main()
+        time.sleep(0.001)
+        made.remove()
+        say(_thread.interrupt_main is interrupt_main)
+    """
+    program = "import _thread; interrupt_main = _thread.interrupt_main\n" + textwrap.dedent(program)
+    assert ended(program) == (0, "alive\nValueError\nTypeError\ntheirs\nTrue\n", "")
+
+
 def test_a_handler_of_the_program_has_the_signal_alone() -> None:
     program = """
         hook()
