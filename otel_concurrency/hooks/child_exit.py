@@ -6,8 +6,8 @@ start (`BaseProcess._bootstrap`), and then calls what was given to `util.registe
 where the child registers its own. A worker of billiard's pool (`billiard/pool.py`, `Worker._do_exit`) skips
 even these, and comes to `os._exit` alone.
 
-The library is never imported for this: whoever forks through it has it loaded. A spawned child ends like any
-other program, with `atexit`.
+The library is never imported for this: we hear when the program does, so a child registers nothing that its
+parent has not. A spawned child ends like any other program, with `atexit`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
-from otel_concurrency.hooks import fork
 from otel_concurrency.hooks.helper_processes import package
+from otel_concurrency.hooks.imports import when_imported
 
 LIBRARIES = ("multiprocessing.util", "billiard.util")
 LAST = -100
@@ -42,31 +43,29 @@ class ChildExitHook:
         self._at_exit = at_exit
         self._known: list[Any] = []
         self._is_active = False
-        self._leave_forks: Callable[[], None] = _nothing
+        self._forget: list[Callable[[], None]] = []
 
     def __repr__(self) -> str:
         return f"<ChildExitHook [{'installed' if self._is_active else 'removed'}]>"
 
     def install(self) -> None:
-        """Attach to the libraries that are loaded, here and in each fork; a second call changes nothing."""
+        """Attach to the libraries, as soon as the program has them; a second call changes nothing."""
         if self._is_active:
             return
         self._is_active = True
-        self._leave_forks = fork.in_child(self._register)
-        self._register()
+        self._forget = [when_imported(name, self._register) for name in LIBRARIES]
 
     def remove(self) -> None:
         """Do nothing in children that start from now on."""
         self._is_active = False
-        self._leave_forks()
+        while self._forget:
+            self._forget.pop()()
 
-    def _register(self) -> None:
-        for name in LIBRARIES:
-            util = sys.modules.get(name)
-            register = getattr(util, "register_after_fork", None)
-            if register is not None and register not in self._known:  # billiard may share multiprocessing's
-                self._known.append(register)  # a fork of this process inherits what is registered
-                register(self, ChildExitHook._begin_with(util))
+    def _register(self, util: ModuleType) -> None:
+        register = getattr(util, "register_after_fork", None)
+        if register is not None and register not in self._known:  # billiard may share multiprocessing's
+            self._known.append(register)  # a fork of this process inherits what is registered
+            register(self, ChildExitHook._begin_with(util))
 
     @staticmethod
     def _begin_with(util: Any) -> Callable[[ChildExitHook], None]:
@@ -99,7 +98,3 @@ def is_daemonic_child() -> bool:
     if is_child and (modules[0] is None or modules[0].parent_process() is None):
         return True
     return any(module is not None and module.current_process().daemon for module in modules)
-
-
-def _nothing() -> None:
-    pass

@@ -150,7 +150,7 @@ def _retire_one(provider: Any) -> None:
     for name in pipelines.EXIT_HANDLERS:
         if hasattr(provider, name):
             setattr(provider, name, None)
-    # CPython 3.15 calls an exit handler that was unregistered while others run. What is left to do then must be
-    # nothing, without a word: a meter provider would otherwise say that it can be shut down only once.
+    # CPython 3.15 calls an exit handler that was unregistered while others run. What is left to do then must
+    # be nothing, without a word: a meter provider would otherwise say that it is shut down only once.
     if hasattr(provider, "_metric_readers"):
         provider._metric_readers = ()

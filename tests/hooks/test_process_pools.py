@@ -11,6 +11,7 @@ import os
 import pickle
 import re
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future, ProcessPoolExecutor, process
@@ -255,7 +256,10 @@ def test_what_a_shutdown_drops_counts_as_abandoned(
     pool.submit(pools.wait_for, str(tmp_path / "first"))
     futures = [pool.submit(pools.double, number) for number in range(8)]
     futures[-1].cancel()
+    is_dropped = threading.Event()
+    futures[-2].add_done_callback(lambda _: is_dropped.set())
     pool.shutdown(wait=False, cancel_futures=True)
+    assert is_dropped.wait(30)  # else the worker may be through with all of them first
     (tmp_path / "first").write_text("go")
     pool.shutdown()
     _join_managers()

@@ -150,7 +150,7 @@ def service(
     with log.open("wb") as output:
         process = subprocess.Popen(
             command,
-            env=environ({"OTEL_SERVICE_NAME": name, **PACE, **exporter, **INNER_SPANS}),
+            env=environ({"OTEL_SERVICE_NAME": name, **PACE, **exporter, **INNER_SPANS, **OURS}),
             stdout=output,
             stderr=output,
         )
@@ -174,6 +174,8 @@ def service(
 
 
 # Without it a request is one server span; the spans of the operations inside are what makes `internal` ones.
+# It is there for other tests, and what it emits we leave out.
+OURS = {"OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "system_metrics"}
 INNER_SPANS = {"OTEL_PYTHON_CONCURRENCY_HTTP_INNER_SPANS": "true"}
 
 
