@@ -31,9 +31,8 @@ from otel_concurrency.hooks.interpreters import is_worker_interpreter
 from otel_concurrency.hooks.log_flush import LogFlushHook
 from otel_concurrency.hooks.log_handler import LogHandlerHook
 from otel_concurrency.hooks.system_metrics import SystemMetricsHook
-from otel_concurrency.signals import exporting, providers, shutdown
+from otel_concurrency.signals import providers, shutdown
 from otel_concurrency.signals.ending import Ending
-from otel_concurrency.signals.logs import IdentityLogRecordProcessor
 
 STANDS_IN = {  # upstream's instrumentor: ours, which loads in its place
     "asyncio": "concurrency_asyncio",
@@ -259,14 +258,7 @@ class ConcurrencyConfigurator(_OTelSDKConfigurator):
             providers.prepare()
         if path := os.environ.get(OTEL_CONFIG_FILE):
             self._configure_from_file(path, distro)
-        elif not distro.is_active:
-            super()._configure(**kwargs)  # type: ignore[no-untyped-call]
-        elif not providers.are_set():
-            if distro.config.log_identity:
-                processors = kwargs.get("log_record_processors", ())
-                kwargs["log_record_processors"] = [IdentityLogRecordProcessor(), *processors]
-            kwargs.setdefault("export_span_processor", exporting.span_processor)
-            kwargs.setdefault("export_log_record_processor", exporting.log_record_processor)
+        elif not distro.is_active or not providers.are_set():
             super()._configure(**kwargs)  # type: ignore[no-untyped-call]
         if distro.is_active:
             providers.join(log_identity=distro.config.log_identity)

@@ -13,12 +13,11 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
-
-from opentelemetry.sdk._logs.export import BatchLogRecordProcessor, LogRecordExporter
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
+from typing import Any
 
 from otel_concurrency.hooks.patch import Patch
+from otel_concurrency.signals import pipelines
+from otel_concurrency.signals.pipelines import Batch
 
 ITEMS_AT_ONCE = 8
 """Items encoded between two looks at the clock."""
@@ -26,12 +25,12 @@ ITEMS_AT_ONCE = 8
 OFFER_AFTER_NS = 250_000
 """Encoding for this long earns the others their turn; a hand-over costs two context switches."""
 
+_OTLP = "opentelemetry.exporter.otlp."
 _EXPORTERS = (
     "opentelemetry.exporter.otlp.proto.http.trace_exporter",
     "opentelemetry.exporter.otlp.proto.grpc.trace_exporter",
 )
 _logger = logging.getLogger(__name__)
-_Exporter = TypeVar("_Exporter", bound="SpanExporter | LogRecordExporter")
 
 
 class PoliteBatch(list[Any]):
@@ -46,21 +45,38 @@ class PoliteBatch(list[Any]):
                 offered_ns = time.perf_counter_ns()
 
 
-def polite(exporter: _Exporter) -> _Exporter:
-    """Let an exporter receive its batches as `PoliteBatch`; the same exporter comes back."""
-    export = exporter.export
-    exporter.export = lambda batch: export(PoliteBatch(batch))  # type: ignore[method-assign, assignment]
-    return exporter
+class PoliteExports:
+    """Lets the OTLP exporters behind the SDK's batch processors receive their batches as `PoliteBatch`."""
 
+    def __init__(self) -> None:
+        self._undo: list[Callable[[], None]] = []
 
-def span_processor(exporter: SpanExporter, *args: Any, **kwargs: Any) -> BatchSpanProcessor:
-    """Make the processor that the SDK would make, with a polite exporter."""
-    return BatchSpanProcessor(polite(exporter), *args, **kwargs)
+    def __repr__(self) -> str:
+        return f"<PoliteExports [{len(self._undo)} exporters]>"
 
+    def install(self) -> None:
+        """Reach the exporters of the global providers; those that are polite already stay as they are."""
+        parts = pipelines.current()
+        for each in (*parts.spans, *parts.log_records):
+            if isinstance(each, Batch) and type(each.exporter).__module__.startswith(_OTLP):
+                self._reach(each.exporter)
 
-def log_record_processor(exporter: LogRecordExporter, *args: Any, **kwargs: Any) -> BatchLogRecordProcessor:
-    """Make the processor that the SDK would make, with a polite exporter."""
-    return BatchLogRecordProcessor(polite(exporter), *args, **kwargs)
+    def remove(self) -> None:
+        """Let them receive what the processors have."""
+        while self._undo:
+            self._undo.pop()()
+
+    def _reach(self, exporter: Any) -> None:
+        if "export" in vars(exporter):
+            return
+        export = exporter.export
+        polite = exporter.export = lambda batch: export(PoliteBatch(batch))
+
+        def undo() -> None:
+            if vars(exporter).get("export") is polite:
+                del exporter.export
+
+        self._undo.append(undo)
 
 
 class SpanEncoding:

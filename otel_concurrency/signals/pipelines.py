@@ -95,6 +95,11 @@ class Batch(Pipeline):
         return f"<Batch {type(self._batch._exporter).__name__} [{len(self._batch._queue)} waiting]>"
 
     @property
+    def exporter(self) -> Any:
+        """Where its batches go."""
+        return self._batch._exporter
+
+    @property
     def has_unsent(self) -> bool:
         batch = self._batch
         return not batch._shutdown and (bool(batch._queue) or batch._export_lock.locked())

@@ -15,7 +15,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import get_tracer_provider
 
-from otel_concurrency.signals.exporting import SpanEncoding
+from otel_concurrency.signals.exporting import PoliteExports, SpanEncoding
 from otel_concurrency.signals.fork import ForkSafety
 from otel_concurrency.signals.logs import IdentityLogRecordProcessor
 from otel_concurrency.signals.producer import default_producer
@@ -23,6 +23,7 @@ from otel_concurrency.signals.producer import default_producer
 _Processors = tuple[LogRecordProcessor, ...]
 
 _span_encoding = SpanEncoding()
+_polite_exports = PoliteExports()
 _fork_safety = ForkSafety()
 
 
@@ -43,11 +44,13 @@ def prepare() -> None:
 def join(*, log_identity: bool) -> None:
     """Give the global providers our metrics and, unless they have it, the identity of log records.
 
-    The OTLP exporters that are loaded by now get our span encoder. From now on forked children begin anew.
+    The OTLP exporters that are loaded by now get our span encoder, and batches that offer the GIL. From now on
+    forked children begin anew.
     """
     _fork_safety.install()
     default_producer().attach(get_meter_provider())
     _span_encoding.install()
+    _polite_exports.install()
     provider = get_logger_provider()
     if (
         log_identity
@@ -64,6 +67,7 @@ def leave() -> None:
     _fork_safety.remove()
     default_producer().detach()
     _span_encoding.remove()
+    _polite_exports.remove()
     provider = get_logger_provider()
     if isinstance(provider, LoggerProvider):
         _set_processors(provider, _others(_processors(provider)))

@@ -61,10 +61,6 @@ SUITES = (
         "opentelemetry-sdk",
         ("tests/test_configurator.py::TestConfigurator",),
         plugin="substitute_configurator",
-        deliberate={
-            "tests.test_configurator.TestConfigurator.test_custom_configurator": "it wants exactly its own "
-            "arguments to reach the SDK; ours adds the processors that mark log records and export"
-        },
     ),
     Suite(
         "ours in the place of threading",

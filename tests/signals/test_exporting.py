@@ -10,13 +10,21 @@ import pytest
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.exporter.otlp.proto.grpc import trace_exporter as grpc_exporter
 from opentelemetry.exporter.otlp.proto.http import trace_exporter as http_exporter
-from opentelemetry.sdk._logs.export import BatchLogRecordProcessor, InMemoryLogRecordExporter
+from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from otel_concurrency.signals import exporting, span_encoding
-from otel_concurrency.signals.exporting import ITEMS_AT_ONCE, OFFER_AFTER_NS, PoliteBatch, SpanEncoding
+from otel_concurrency.signals import pipelines, span_encoding
+from otel_concurrency.signals.exporting import (
+    ITEMS_AT_ONCE,
+    OFFER_AFTER_NS,
+    PoliteBatch,
+    PoliteExports,
+    SpanEncoding,
+)
 
 
 @pytest.fixture
@@ -50,29 +58,59 @@ def test_a_polite_batch_is_its_list_and_offers_the_gil(monkeypatch: pytest.Monke
     assert offered == [0] * 3
 
 
-def test_every_span_and_log_record_reaches_the_exporter(monkeypatch: pytest.MonkeyPatch) -> None:
-    spans = InMemorySpanExporter()
-    received: list[type] = []
-    export = spans.export
+@pytest.fixture
+def exporters(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+    """An OTLP exporter and one of the application's behind batch processors of the global providers."""
+    otlp = http_exporter.OTLPSpanExporter()
+    logs = OTLPLogExporter()
+    tracers, loggers = TracerProvider(shutdown_on_exit=False), LoggerProvider(shutdown_on_exit=False)
+    theirs = InMemorySpanExporter()
+    tracers.add_span_processor(BatchSpanProcessor(otlp))
+    tracers.add_span_processor(BatchSpanProcessor(theirs))
+    loggers.add_log_record_processor(BatchLogRecordProcessor(logs))
+    monkeypatch.setattr(pipelines, "get_tracer_provider", lambda: tracers)
+    monkeypatch.setattr(pipelines, "get_logger_provider", lambda: loggers)
+    yield {"otlp": otlp, "logs": logs, "theirs": theirs}
+    for each in (otlp, logs):
+        monkeypatch.setattr(type(each), "export", lambda *_: SpanExportResult.SUCCESS)
+    tracers.shutdown()
+    loggers.shutdown()
 
-    def seen(batch: Any) -> SpanExportResult:
-        received.append(type(batch))
-        return export(batch)
 
-    monkeypatch.setattr(spans, "export", seen)
-    processor = exporting.span_processor(spans)
-    assert type(processor) is BatchSpanProcessor
-    provider = TracerProvider()
-    provider.add_span_processor(processor)
-    for number in range(30):
-        provider.get_tracer("scope").start_span(str(number)).end()
-    provider.shutdown()
-    assert [span.name for span in spans.get_finished_spans()] == [str(number) for number in range(30)]
-    assert set(received) == {PoliteBatch}
+def test_otlp_exporters_receive_polite_batches_and_others_what_they_had(
+    exporters: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    received: list[tuple[type, list[str]]] = []
 
-    records = exporting.log_record_processor(InMemoryLogRecordExporter())
-    assert type(records) is BatchLogRecordProcessor
-    records.shutdown()
+    def seen(self: object, batch: Any) -> SpanExportResult:
+        received.append((type(batch), list(batch)))
+        return SpanExportResult.SUCCESS
+
+    for name in ("otlp", "logs"):
+        monkeypatch.setattr(type(exporters[name]), "export", seen)
+    polite = PoliteExports()
+    polite.install()
+    polite.install()
+    for name in ("otlp", "logs"):
+        exporters[name].export([name])
+    assert received == [(PoliteBatch, ["otlp"]), (PoliteBatch, ["logs"])]
+    assert "export" not in vars(exporters["theirs"])
+
+    polite.remove()
+    exporters["otlp"].export(["plain"])
+    assert received[2:] == [(list, ["plain"])]
+
+
+def test_what_somebody_else_put_in_its_place_stays(exporters: dict[str, Any]) -> None:
+    polite = PoliteExports()
+    polite.install()
+
+    def later(batch: object) -> SpanExportResult:
+        return SpanExportResult.SUCCESS
+
+    exporters["otlp"].export = later
+    polite.remove()
+    assert exporters["otlp"].export is later
 
 
 def test_both_exporters_get_our_encoder_and_upstreams_back(encoding: SpanEncoding) -> None:
