@@ -44,8 +44,8 @@ def prepare() -> None:
 def join(*, log_identity: bool) -> None:
     """Give the global providers our metrics and, unless they have it, the identity of log records.
 
-    The OTLP exporters that are loaded by now get our span encoder, and batches that offer the GIL. From now on
-    forked children begin anew.
+    The OTLP exporters that are loaded by now get our span encoder, and batches that offer the GIL. From now
+    on forked children begin anew.
     """
     _fork_safety.install()
     default_producer().attach(get_meter_provider())
