@@ -34,6 +34,7 @@ class Ending:
         self._timeout_s = timeout_s
         self._on_signals = on_signals
         self._pid = 0
+        self._spent_by = 0
         self._report = ShutdownReport()
         self._stop_watch: Callable[[], None] = _nothing
         self._forget_fork: Callable[[], None] = _nothing
@@ -71,7 +72,8 @@ class Ending:
 
     def _is_needed(self) -> bool:
         """Whether this process has telemetry of its own, and is not a short-lived fork of such a one."""
-        return os.getpid() == self._pid or shutdown.has_unsent()
+        pid = os.getpid()
+        return pid != self._spent_by and (pid == self._pid or shutdown.has_unsent())
 
     def _begin_child(self) -> None:
         self._pid = os.getpid()
@@ -101,7 +103,10 @@ class Ending:
         shutdown.flush(self._timeout_s, tell=self._complete)
 
     def _flush(self) -> None:
+        deadline = time.monotonic() + self._timeout_s
         self._wait_for(lambda: shutdown.flush(self._timeout_s))
+        if time.monotonic() >= deadline:  # a process waits once: not for its finalizer and for os._exit as well
+            self._spent_by = os.getpid()
 
     def _wait_for(self, call: Callable[[], object]) -> None:
         """Make a call on another thread: this one may be anywhere, and hold locks that exporting needs."""
