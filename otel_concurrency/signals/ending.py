@@ -105,7 +105,9 @@ class Ending:
     def _flush(self) -> None:
         deadline = time.monotonic() + self._timeout_s
         self._wait_for(lambda: shutdown.flush(self._timeout_s))
-        if time.monotonic() >= deadline:  # a process waits once: not for its finalizer and for os._exit as well
+        if (
+            time.monotonic() >= deadline
+        ):  # a process waits once: not for its finalizer and for os._exit as well
             self._spent_by = os.getpid()
 
     def _wait_for(self, call: Callable[[], object]) -> None:
