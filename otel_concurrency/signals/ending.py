@@ -80,7 +80,8 @@ class Ending:
         late_threads.wake_all()  # it is there to work: so its metrics come, whatever it does
 
     def _end_child(self) -> None:
-        self._flush()
+        # A pool that is terminated waits for its workers, and some end in order before its signal comes.
+        self._flush(retry=not is_daemonic_child())
         self._pid = 0  # unless something comes after, nothing is left to do at os._exit
 
     def _end_of_main(self) -> None:
@@ -102,9 +103,9 @@ class Ending:
         self._watch()
         shutdown.flush(self._timeout_s, tell=self._complete)
 
-    def _flush(self) -> None:
+    def _flush(self, *, retry: bool = True) -> None:
         deadline = time.monotonic() + self._timeout_s
-        self._wait_for(lambda: shutdown.flush(self._timeout_s))
+        self._wait_for(lambda: shutdown.flush(self._timeout_s, retry=retry))
         if (
             time.monotonic() >= deadline
         ):  # a process waits once: not for its finalizer and for os._exit as well
