@@ -11,8 +11,17 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from opentelemetry.sdk._logs._internal import SynchronousMultiLogRecordProcessor
+from opentelemetry.sdk.trace import SynchronousMultiSpanProcessor
+
 from otel_concurrency.signals import jobs, pipelines
 from otel_concurrency.signals.pipelines import Other, Pipeline, Pipelines
+
+_EMPTY: dict[str, Callable[[], object]] = {
+    "_active_span_processor": SynchronousMultiSpanProcessor,
+    "_multi_log_record_processor": SynchronousMultiLogRecordProcessor,
+    "_metric_readers": tuple,
+}
 
 GRACE_S = 0.2
 """How long a thread may take to notice that its exporter was closed; part of the time limit."""
@@ -152,5 +161,6 @@ def _retire_one(provider: Any) -> None:
             setattr(provider, name, None)
     # CPython 3.15 calls an exit handler that was unregistered while others run. What is left to do then must
     # be nothing, without a word: a meter provider would otherwise say that it is shut down only once.
-    if hasattr(provider, "_metric_readers"):
-        provider._metric_readers = ()
+    for name, nothing in _EMPTY.items():
+        if hasattr(provider, name):
+            setattr(provider, name, nothing())

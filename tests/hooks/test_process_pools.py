@@ -374,6 +374,10 @@ def test_a_failure_looks_as_it_does_without_us_and_is_counted(
             with contextlib.suppress(process.BrokenProcessPool):
                 assert pool.submit(pools.double, 1).result() == 2
     bare, ours = seen
+    if failure in ("exits", "is killed"):
+        # Whether the pool hears of it by the process's end or by its broken pipe, which leaves a cause, is
+        # CPython's own race.
+        bare, ours = bare[:5], ours[:5]
     assert ours == bare
     row = only_row(probe)
     error_type = COUNTED.get(failure, sorted(row.failed)[0])

@@ -93,7 +93,12 @@ class TestFind:
         """Said once, however many versions are looked for; what PATH has is still found."""
         make_python(tmp_path / "bin", "3.97.1")
         unreadable = str(tmp_path / ("x" * 300))  # root may read what others may not, but no such name
-        done = run_script("list", PATH=str(tmp_path / "bin"), PYENV_ROOT=unreadable)
+        done = run_script(
+            "list",
+            PATH=str(tmp_path / "bin"),
+            PYENV_ROOT=unreadable,
+            OTEL_CONCURRENCY_CACHE=str(tmp_path / "cache"),  # what is in the real one is not asked about
+        )
         assert (done.returncode, done.stderr) == (
             0,
             f"pythons: passing over pyenv: {unreadable} cannot be read (File name too long)\n",

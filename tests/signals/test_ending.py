@@ -39,7 +39,7 @@ def test_what_comes_after_the_end_of_a_child_is_exported_at_os_exit(collector: t
 def test_a_worker_of_a_pool_tries_once_and_another_child_again(
     is_daemonic: bool, retries: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A terminated pool waits for each of its workers, those that end in order before its signal comes, too."""
+    """A terminated pool waits for each worker, one that ends in order before its signal comes, too."""
     told: list[bool] = []
     monkeypatch.setattr(shutdown, "flush", lambda timeout_s, retry: told.append(retry))
     monkeypatch.setattr(ending, "is_daemonic_child", lambda: is_daemonic)
