@@ -42,14 +42,19 @@ class Note:
 class PoolEnds:
     """One pool that was made under our eyes: what goes in and comes out of it.
 
-    It holds the pool weakly: a pool that is dropped ends itself.
+    It holds the pool weakly: a pool that is dropped ends itself. So it must not hold the pool's cache either:
+    an item in there that never came back holds the pool, its threads and its processes.
     """
 
     def __init__(self, pool: Any, probe: PoolProbe, fence: Fence) -> None:
         self.pool = weakref.ref(pool)
         self.probe = probe
         self.fence = fence
-        self.cache: Mapping[int, Any] = {}
+
+    def note_of(self, job: int) -> Note | None:
+        """Return what the call noted that an item on its way is of; None for a call that we did not see."""
+        pool = self.pool()
+        return None if pool is None else getattr(pool._cache.get(job), KEY, None)
 
     def note(self, capture: Callable[[], Carrier], origin: object) -> Note:
         """Return what the items of a call will need."""
@@ -68,9 +73,6 @@ class ProcessPoolEnds(PoolEnds):
         pool._quick_put, pool._quick_get = self.put, self.get
 
     def note(self, capture: Callable[[], Carrier], origin: object) -> Note:
-        pool = self.pool()
-        if pool is not None:
-            self.cache = pool._cache
         return Note(capture(), origin)
 
     def put(self, task: Any) -> None:
@@ -87,7 +89,7 @@ class ProcessPoolEnds(PoolEnds):
 
     def _tag(self, task: Any) -> tuple[Any, ...] | None:
         job, _, function, args, _ = task
-        note: Note | None = getattr(self.cache.get(job), KEY, None)
+        note = self.note_of(job)
         if note is None or getattr(function, "__name__", "") == "_helper_reraises_exception":
             return None
         note.sent += 1
@@ -111,7 +113,7 @@ class ProcessPoolEnds(PoolEnds):
 
     def _count(self, tag: Any, timing: Any, error: BaseException | None) -> None:
         job, _, submitted_ns, _, name = tag
-        note: Note | None = getattr(self.cache.get(job), KEY, None)
+        note = self.note_of(job)
         if note is not None:
             note.ended += 1
         queue_ns, run_ns = timing or (-1, -1)
@@ -139,9 +141,6 @@ class ThreadPoolEnds(PoolEnds):
         pool._quick_put = self.put
 
     def note(self, capture: Callable[[], Carrier], origin: object) -> Note:
-        pool = self.pool()
-        if pool is not None:
-            self.cache = pool._cache
         return Note(contextvars.copy_context(), origin)
 
     def put(self, task: Any) -> None:
@@ -151,7 +150,7 @@ class ThreadPoolEnds(PoolEnds):
 
     def _wrap(self, task: Any) -> Any:
         job, i, function, args, kwds = task
-        note: Note | None = getattr(self.cache.get(job), KEY, None)
+        note = self.note_of(job)
         if note is None or getattr(function, "__name__", "") == "_helper_reraises_exception":
             return None
         # A context can be entered once at a time, and the chunks of one call run side by side.

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextvars
+import gc
 import multiprocessing
 import os
 import re
 import sys
 import threading
+import time
 import traceback
+import weakref
 from collections.abc import Callable, Iterator
 from multiprocessing import pool as pool_module
 from multiprocessing.pool import Pool, ThreadPool
@@ -296,6 +299,26 @@ def test_what_a_terminated_pool_of_threads_drops_counts_as_abandoned(
     ending.join()
     pool.join()
     assert counts(probe) == {"submitted": 4, "finished": 1, "abandoned": 3}
+
+
+@pytest.mark.parametrize("kind", [multiprocessing.get_context("fork").Pool, ThreadPool])
+@pytest.mark.parametrize("form", ["map_async", "imap"])
+def test_a_terminated_pool_is_let_go_with_its_workers(
+    hook: MultiprocessingPoolHook, probe: WorkProbe, kind: Callable[..., Pool], form: str
+) -> None:
+    """Also where items are left whose result, which refers to the pool, nobody will ever complete."""
+    hook.install()
+    pool = kind(1)
+    pool.apply(pools.double, (1,))
+    getattr(pool, form)(time.sleep, [0.01] * 500, 1)
+    parts = [pool, pool._pool[0], pool._result_handler]  # type: ignore[attr-defined]
+    left = [weakref.ref(part) for part in parts]
+    pool.terminate()
+    pool.join()
+    del pool, parts
+    gc.collect()
+    assert [part() for part in left] == [None, None, None]
+    assert only_row(probe).finished < 500
 
 
 def test_a_worker_that_dies_is_counted(hook: MultiprocessingPoolHook, probe: WorkProbe) -> None:
