@@ -93,17 +93,19 @@ class SpanEncoding:
 
     def install(self) -> None:
         """Patch each loaded exporter; an SDK that is built differently keeps its own encoder."""
+        loaded = [sys.modules.get(name) for name in _EXPORTERS]
+        modules = [each for each in loaded if hasattr(each, "encode_spans") and not self._has(each)]
+        if not modules:  # without an exporter, importing protobuf would be the dearest part of our start
+            return
         try:
             from otel_concurrency.signals.span_encoding import SpanEncoder
         except ImportError:  # upstream's private helpers have moved
             _logger.debug("This SDK's span encoder stays in place", exc_info=True)
             return
-        for name in _EXPORTERS:
-            module = sys.modules.get(name)
-            if hasattr(module, "encode_spans") and not self._has(module):
-                patch = Patch(module, "encode_spans", lambda original: _encoded_by(SpanEncoder(), original))
-                patch.install()
-                self._patches.append(patch)
+        for module in modules:
+            patch = Patch(module, "encode_spans", lambda original: _encoded_by(SpanEncoder(), original))
+            patch.install()
+            self._patches.append(patch)
 
     def remove(self) -> None:
         """Put upstream's encoder back."""

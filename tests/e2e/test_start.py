@@ -178,6 +178,22 @@ def test_a_disabled_sdk_patches_nothing(run: Run) -> None:
     }
 
 
+@pytest.mark.parametrize(("env", "imported"), [(SILENT, []), ({}, ["google.protobuf"])])
+def test_the_start_imports_only_what_the_exporters_need(
+    run: Run, env: dict[str, str], imported: list[str]
+) -> None:
+    """A process without an exporter has no use for protobuf, one that exports over HTTP none for gRPC."""
+    ended = run(
+        """
+        import json, sys
+        dear = ("concurrent.futures.process", "google.protobuf", "grpc", "multiprocessing.pool")
+        print(json.dumps([name for name in dear if name in sys.modules]))
+        """,
+        env={"OTEL_PYTHON_CONCURRENCY_EXIT_TIMEOUT": "0.1", **env},
+    )
+    assert ended.said() == imported
+
+
 def test_switched_off_ours_behaves_as_the_upstream_distro(run: Run) -> None:
     env = SILENT | {"OTEL_PYTHON_CONCURRENCY_ENABLED": "false"}
     ended = run(WHAT_IS_PATCHED, env=env)
