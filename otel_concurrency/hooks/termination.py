@@ -25,6 +25,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+from otel_concurrency.hooks.held_signals import hold_at_forks
 from otel_concurrency.hooks.patch import Patch
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -67,6 +68,7 @@ class TerminationHook:
         self._get_handler: Callable[..., Any] = signal.getsignal
         self._put_off = 0
         self._is_active = False
+        self._stop_holding: Callable[[], None] = _nothing
         self._patches = [
             Patch(signal, "signal", self._around_signal),
             Patch(signal, "getsignal", self._around_getsignal),
@@ -89,20 +91,25 @@ class TerminationHook:
         except ValueError:  # in another interpreter than the main one
             return
         self._is_active = True
+        self._stop_holding = hold_at_forks(self._handled)
         for patch in self._patches:
             patch.install()
 
     def remove(self) -> None:
         """Put everything back; off the main thread the handler stays, and does what the default does."""
         self._is_active = False
+        self._stop_holding()
         for patch in self._patches:
             patch.remove()
-        for each in SIGNALS:
-            if self._get_handler(each) is self._handler:
-                try:
-                    self._set_handler(each, signal.SIG_DFL)
-                except ValueError:
-                    pass
+        for each in self._handled():
+            try:
+                self._set_handler(each, signal.SIG_DFL)
+            except ValueError:
+                pass
+
+    def _handled(self) -> list[int]:
+        """Tell which signals are ours now."""
+        return [each for each in SIGNALS if self._get_handler(each) is self._handler]
 
     def _around_signal(self, original: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[[], None]]:
         @functools.wraps(original)

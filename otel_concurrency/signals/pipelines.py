@@ -11,6 +11,7 @@ Instants are `time.monotonic()`.
 from __future__ import annotations
 
 import inspect
+import os
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -101,7 +102,9 @@ class Batch(Pipeline):
 
     @property
     def has_unsent(self) -> bool:
-        batch = self._batch
+        batch, pid = self._batch, os.getpid()
+        if getattr(batch, "_pid", pid) != pid:  # a child that has just begun: all this is its parent's
+            return False
         return not batch._shutdown and (bool(batch._queue) or batch._export_lock.locked())
 
     def begin(self) -> None:

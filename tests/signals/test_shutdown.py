@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import atexit
+import os
 import signal
 import socket
 import threading
@@ -289,6 +290,20 @@ def test_what_waits_or_is_on_its_way_is_unsent(sdk: SDK) -> None:
     sdk.spans.gate.set()
     assert flush(LONG)
     assert not has_unsent()
+
+
+def test_what_waits_in_a_child_that_has_just_begun_is_its_parents(
+    sdk: SDK, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal may come before the SDK has put its parts right in the child."""
+    sdk.spans.gate.clear()
+    sdk.tracer.start_span("order").end()
+    assert has_unsent()
+    parent, child = os.getpid(), os.getpid() + 1
+    monkeypatch.setattr(pipelines.os, "getpid", lambda: child)
+    assert not has_unsent()
+    monkeypatch.setattr(pipelines.os, "getpid", lambda: parent)
+    sdk.spans.gate.set()
 
 
 def test_without_an_sdk_there_is_nothing_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
