@@ -2,7 +2,7 @@
 
 Read from `/proc/self/task/*/{syscall,schedstat,stat}` (Linux, `proc(5)`): the system call that a thread is
 blocked in tells sleeping from waiting for a lock from waiting for the world. Which of those at a lock are
-workers without work shows in their Python frames.
+workers without work shows in their Python frames, where these can be had.
 
 Python's own threads go by name. SDK-internal threads and ours are left out.
 """
@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from types import FrameType
 
 from otel_concurrency.probes.process import PROC, read_file
+from otel_concurrency.probes.thread_frames import thread_frames
 
 RUNNING = "running"
 SYSCALL = "syscall"
@@ -161,10 +162,7 @@ class ThreadSampler:
     def _tell_idle_workers(self, states: dict[int, str], threads: Mapping[int, threading.Thread]) -> None:
         if LOCK_OR_GIL not in states.values():
             return
-        frames = sys._current_frames()
-        # With our own frame in it the dict would be part of a cycle: the program's frames, and all that their
-        # variables hold, would stay until the garbage collector comes by.
-        frames.pop(threading.get_ident(), None)
+        frames = thread_frames()
         for native_id, state in states.items():
             if state == LOCK_OR_GIL and _waits_for_work(frames.get(threads[native_id].ident or 0)):
                 states[native_id] = IDLE_WORKER

@@ -60,7 +60,8 @@ ATTRIBUTE_MEANINGS = {
     WORKER_STATE: "`active`: runs something; `idle`: waits for work",
     CRASH_REASON: "how a worker was lost: a signal's name, `exit <code>`, or an exception's type",
     THREAD_STATE: "`running`: on a CPU or ready for one; `syscall`: in the kernel; `sleep`; `lock_or_gil`: "
-    "waits for either; `idle_worker`: waits for work; `unknown`: beyond 200 threads, or not to be seen here",
+    "waits for either; `idle_worker`: waits for work (`lock_or_gil` in a process of several interpreters, or "
+    "without a GIL); `unknown`: beyond 200 threads, or not to be seen here",
     CPU_MODE: "`user` or `system`",
     CONTEXT_SWITCH_TYPE: "`voluntary` or `involuntary`",
     PAGING_FAULT_TYPE: "`minor`, or `major`: read from disk",
