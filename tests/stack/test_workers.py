@@ -51,7 +51,8 @@ def test_series_of_recycled_gunicorn_workers_add_up_to_the_requests(backend: Bac
         *("--max-requests", str(REQUESTS_PER_WORKER), "--bind", f"127.0.0.1:{port}", "service:app"),
     )
     with serving(command, tmp_path, environ(backend, "web")):
-        # How many a worker answers before it leaves is its own affair, so the traffic ends when some have been replaced.
+        # How many a worker answers before it leaves is its own affair, so the traffic ends when some have
+        # been replaced.
         answered = ask(port, lambda answered: answered.total() >= REQUESTS and len(answered) > WORKERS)
     eventually(
         f"what the workers answered: {answered}",
