@@ -15,6 +15,7 @@ import functools
 import inspect
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from types import ModuleType
 from typing import Any
@@ -101,6 +102,9 @@ class SubprocessHook:
                         kwargs[name] = value
             original(self_, *args, **kwargs)
 
+        if sys.flags.warn_default_encoding:
+            _place_beside(original, __init__)
+
         def silence() -> None:
             nonlocal is_active
             is_active = False
@@ -141,6 +145,19 @@ class SubprocessHook:
         except Exception:
             _logger.debug("A program starts without its context", exc_info=True)
             return {}
+
+
+def _place_beside(original: Callable[..., None], function: Any) -> None:
+    """Say of a function that its code is where the original's is.
+
+    `python -X warn_default_encoding` blames the first frame that is not in `subprocess.py` for a missing
+    encoding (`subprocess._text_encoding`): it has to be the program's.
+    """
+    code = getattr(original, "__code__", None)
+    if code is not None:
+        function.__code__ = function.__code__.replace(
+            co_filename=code.co_filename, co_firstlineno=code.co_firstlineno
+        )
 
 
 def _before(preexec_fn: Callable[[], object], variables: Mapping[str, str | None]) -> Callable[[], None]:

@@ -225,6 +225,29 @@ def test_what_popen_refuses_it_refuses_in_the_same_words(
     assert refusal(**kwargs) == (said, depth + 1)
 
 
+def test_a_missing_encoding_is_blamed_on_the_program() -> None:
+    """`-X warn_default_encoding` names the line that started the program, not one of ours."""
+    program = """
+import subprocess, sys
+from otel_concurrency.hooks.subprocesses import SubprocessHook
+if "ours" in sys.argv:
+    SubprocessHook(dict, list).install()
+subprocess.run([sys.executable, "-S", "-c", ""], text=True, stdout=subprocess.PIPE)
+subprocess.check_output([sys.executable, "-S", "-c", ""], text=True)
+"""
+    bare, ours = (
+        subprocess.run(
+            [sys.executable, "-X", "warn_default_encoding", "-c", program, *words],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stderr
+        for words in ([], ["ours"])
+    )
+    assert "EncodingWarning" in bare
+    assert ours == bare
+
+
 def test_popen_looks_as_it_did(install: Callable[..., SubprocessHook]) -> None:
     before = inspect.signature(subprocess.Popen), subprocess.Popen.__init__.__doc__
     install()
