@@ -164,7 +164,9 @@ class ConcurrencyDistro(BaseDistro):
     def watch_ending(self) -> None:
         """See to it that what the process has recorded gets out when it ends."""
         if self._ending is None:
-            self._ending = Ending(self.config.exit_timeout, on_signals=self.config.exit_signals)
+            self._ending = Ending(
+                self.config.exit_timeout, on_signals=self.config.exit_signals, native=self.config.native
+            )
             self._ending.install()
 
     def stop(self) -> None:

@@ -8,14 +8,17 @@ there before, and setting it makes ours stand for it again. So a program that se
 that one alone, and one that restores the default and raises the signal once more, as uvicorn does at its end,
 comes to us. What a process executes starts with the real default.
 
-Python runs handlers in the main thread, between two instructions. While that thread is in a call of C code
-that does not come back, the signal waits; Ctrl-C has always been like that, and `kill -9` is not affected.
+Python runs handlers in the main thread, between two instructions. A signal that finds this thread on its way
+into a wait is noted and wakes nobody; one that finds it in a call of C code waits for its end. Where the C
+extension serves, the signal therefore comes again until it is heard, for so long; then the default action
+ends the process, unheard.
 """
 
 from __future__ import annotations
 
 import _thread
 import functools
+import math
 import os
 import signal
 import sys
@@ -32,6 +35,9 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 INIT = 1
 """The kernel lets no default action end this process: the first of a container."""
+
+REPEAT_S = 0.05
+"""After how long a signal comes again that the main thread has not heard."""
 
 TRIES = 20
 TRY_AGAIN_S = 0.005
@@ -50,6 +56,7 @@ class TerminationHook:
         in_background: Called in place of `before` where the process will not end.
         busy: Beginnings of module names. While a function of such a module runs in the main thread, it may
             hold a lock that `before` needs: the signal waits for a moment.
+        heard_within_s: How long a signal may wait for the main thread; None leaves that to CPython.
     """
 
     def __init__(
@@ -58,11 +65,13 @@ class TerminationHook:
         is_needed: Callable[[], bool],
         in_background: Callable[[str], object],
         busy: tuple[str, ...] = (),
+        heard_within_s: float | None = None,
     ) -> None:
         self._before = before
         self._is_needed = is_needed
         self._in_background = in_background
         self._busy = busy
+        self._repeat, self._heard = _repeating(heard_within_s)
         self._handler = self._terminate  # one object, to be recognised by
         self._set_handler: Callable[..., Any] = signal.signal
         self._get_handler: Callable[..., Any] = signal.getsignal
@@ -88,6 +97,7 @@ class TerminationHook:
             for each in SIGNALS:
                 if self._get_handler(each) == signal.SIG_DFL:
                     self._set_handler(each, self._handler)
+                    self._repeat(each)
         except ValueError:  # in another interpreter than the main one
             return
         self._is_active = True
@@ -115,9 +125,11 @@ class TerminationHook:
         @functools.wraps(original)
         def set_handler(signalnum: Any, handler: Any) -> Any:
             is_default = isinstance(handler, int) and handler == signal.SIG_DFL
-            if is_default and signalnum in SIGNALS and self._is_active:
-                handler = self._handler
-            return self._as_seen(original(signalnum, handler))
+            if not (is_default and signalnum in SIGNALS and self._is_active):
+                return self._as_seen(original(signalnum, handler))
+            before = original(signalnum, self._handler)
+            self._repeat(signalnum)
+            return self._as_seen(before)
 
         return set_handler, _nothing
 
@@ -148,10 +160,14 @@ class TerminationHook:
         return signal.SIG_DFL if handler is self._handler else handler
 
     def _terminate(self, signum: int, frame: FrameType | None) -> None:
+        self._heard(signum)
         if self._is_active and self._put_off < TRIES and self._is_busy(frame):
             self._put_off += 1
-            _thread.start_new_thread(_send_again, (signum,))
-            return
+            try:
+                _thread.start_new_thread(_send_again, (signum,))
+                return
+            except RuntimeError:  # no thread to be had, so now or never
+                pass
         self._put_off = 0
         if os.getpid() == INIT:
             if self._is_active:
@@ -177,6 +193,18 @@ class TerminationHook:
         return False
 
 
+def _repeating(within_s: float | None) -> tuple[Callable[[int], object], Callable[[int], object]]:
+    """Return what makes a signal come again, and what stops it."""
+    if within_s is None:
+        return _nothing, _nothing
+    try:
+        from otel_concurrency.probes._native import repeat_signal, signal_heard
+    except ImportError:  # not built, or not for this system
+        return _nothing, _nothing
+    tries = math.ceil(within_s / REPEAT_S)
+    return lambda signum: repeat_signal(signum, tries, round(REPEAT_S * 1e9)), signal_heard
+
+
 def _send_again(signum: int) -> None:
     time.sleep(TRY_AGAIN_S)
     os.kill(os.getpid(), signum)
@@ -189,5 +217,5 @@ def _quietly(call: Callable[[], object]) -> None:
         pass
 
 
-def _nothing() -> None:
+def _nothing(*_: object) -> None:
     pass

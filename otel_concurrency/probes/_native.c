@@ -2,7 +2,7 @@
 
    The pure twin is probes/pure.py, the tests are the same. On CPython 3.10 to 3.13 a proxy around the coroutine sees the
    steps (native_source/proxy.h), from 3.14 a context watcher (native_source/watcher.h). The work probe: a row per pool
-   (native_source/work.h; its twin is probes/pure_work.py). Hot paths call no OpenTelemetry API and run
+   (native_source/work.h; its twin is probes/pure_work.py). No probe, but in need of C: native_source/repeat.h. Hot paths call no OpenTelemetry API and run
    no Python code but the coroutine. All state belongs to one module instance, so to one interpreter. */
 
 #define PY_SSIZE_T_CLEAN
@@ -98,6 +98,7 @@ context_of_frame(ThreadSlot *slot)
 }
 #endif
 
+#include "native_source/repeat.h"
 #include "native_source/work.h"
 
 /* --- TaskProbe --- */
@@ -472,6 +473,10 @@ module_monotonic_ns(PyObject *module, PyObject *Py_UNUSED(ignored))
 static PyMethodDef module_methods[] = {
     {"monotonic_ns", module_monotonic_ns, METH_NOARGS, monotonic_ns_doc},
     {"bucket_position", module_bucket_position, METH_O, bucket_position_doc},
+#ifdef REPEAT_SIGNALS
+    {"repeat_signal", module_repeat_signal, METH_VARARGS, repeat_signal_doc},
+    {"signal_heard", module_signal_heard, METH_O, signal_heard_doc},
+#endif
     {NULL, NULL, 0, NULL},
 };
 

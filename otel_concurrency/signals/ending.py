@@ -18,6 +18,9 @@ from otel_concurrency.signals.shutdown_events import ShutdownReport
 PROGRESS_S = 1.0
 """How long an exit may take without a word, and then from one word to the next."""
 
+HEARD_WITHIN_S = 1.0
+"""How long a signal waits at least for the main thread, however short the time limit."""
+
 _BUSY = ("opentelemetry.sdk.", "opentelemetry.exporter.", "otel_concurrency.signals.", "logging")
 """Whose functions may hold a lock that exporting needs."""
 
@@ -28,9 +31,10 @@ class Ending:
     Args:
         timeout_s: Time for all signals together.
         on_signals: Whether to stand in for the default action of SIGTERM and SIGINT.
+        native: Whether the C extension may help with that.
     """
 
-    def __init__(self, timeout_s: float, *, on_signals: bool = True) -> None:
+    def __init__(self, timeout_s: float, *, on_signals: bool = True, native: bool = True) -> None:
         self._timeout_s = timeout_s
         self._on_signals = on_signals
         self._pid = 0
@@ -46,6 +50,7 @@ class Ending:
             self._is_needed,
             lambda name: jobs.start(lambda: self._flush_at(name)),
             _BUSY,
+            heard_within_s=max(timeout_s, HEARD_WITHIN_S) if native else None,
         )
 
     def __repr__(self) -> str:

@@ -20,9 +20,9 @@ HOOK = """
     def say(*words):
         os.write(1, (" ".join(map(str, words)) + "\\n").encode())
 
-    def hook(before=lambda: say("before"), needed=True, busy=()):
+    def hook(before=lambda: say("before"), needed=True, busy=(), within_s=None):
         in_background = lambda name: say("in background:", name)
-        made = TerminationHook(lambda name: before(), lambda: needed, in_background, busy)
+        made = TerminationHook(lambda name: before(), lambda: needed, in_background, busy, within_s)
         made.install()
         return made
 
@@ -236,6 +236,118 @@ def test_the_signal_waits_while_the_main_thread_may_hold_a_lock() -> None:
 
 def test_the_signal_does_not_wait_for_long() -> None:
     assert ended("hook(busy=('__main__',)); kill(); time.sleep(60)") == (KILLED, "before\n", "")
+
+
+def test_the_signal_does_not_wait_where_no_thread_can_be_had() -> None:
+    program = """
+        def refuse(*_):
+            raise RuntimeError("can't start new thread")
+
+        hook(busy=("__main__",))
+        termination._thread.start_new_thread = refuse
+        kill()
+        say("alive")
+    """
+    assert ended(program) == (KILLED, "before\n", "")
+
+
+UNHEARD = """
+    import itertools, subprocess
+    try:
+        from otel_concurrency.probes._native import repeat_signal
+    except ImportError:
+        say("not here")
+        os._exit(0)
+
+    def give_up_after(seconds):
+        watchdog = threading.Thread(target=lambda: (time.sleep(seconds), os._exit(7)), daemon=True)
+        watchdog.start()
+
+    def wait_unheard():
+        # The signal comes to another thread: it is noted, and wakes nobody.
+        waits = threading.Lock()
+        waits.acquire()
+
+        def signal_here():
+            time.sleep(0.2)
+            signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+
+        threading.Thread(target=signal_here, daemon=True).start()
+        waits.acquire()
+"""
+
+
+def ended_unheard(program: str) -> tuple[int, str, str]:
+    done = ended(textwrap.dedent(UNHEARD) + textwrap.dedent(program))
+    if done == (0, "not here\n", ""):
+        pytest.skip("needs the C extension, and Linux")
+    return done
+
+
+def test_a_signal_that_finds_the_main_thread_on_its_way_into_a_wait_is_heard() -> None:
+    assert ended_unheard("give_up_after(20); hook(within_s=10); wait_unheard()") == (KILLED, "before\n", "")
+
+
+def test_so_it_is_where_a_program_has_restored_the_default() -> None:
+    program = """
+        give_up_after(20)
+        hook(within_s=10)
+        signal.signal(signal.SIGTERM, lambda *_: say("theirs"))
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        wait_unheard()
+    """
+    assert ended_unheard(program) == (KILLED, "before\n", "")
+
+
+def test_so_it_is_in_a_forked_child_of_any_thread_and_in_its_child() -> None:
+    program = """
+        def child(*fork_again):
+            if pid := os.fork():
+                say(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+            else:
+                for each in fork_again:
+                    each()
+                give_up_after(20)
+                wait_unheard()
+
+        hook(within_s=10)
+        child(child)
+        thread = threading.Thread(target=child)
+        thread.start()
+        thread.join()
+    """
+    assert ended_unheard(program) == (0, "before\n-15\n" * 3, ANY)  # 3.12 and later warn of the thread
+
+
+def test_what_has_been_heard_comes_no_more() -> None:
+    """Else it would cut short what is done about it."""
+    program = """
+        hook(lambda: (time.sleep(0.5), say("before")), within_s=10)
+        wait_unheard()
+    """
+    assert ended_unheard(program) == (KILLED, "before\n", "")
+    program = """
+        seen = []
+        made = hook(within_s=10)
+        signal.signal(signal.SIGTERM, lambda *_: seen.append(1))
+        kill()
+        time.sleep(0.3)
+        termination.INIT = os.getpid()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        kill()
+        time.sleep(0.3)
+        say(seen)
+    """
+    assert ended_unheard(program) == (0, "in background: SIGTERM\n[1]\n", "")
+
+
+def test_a_signal_that_nobody_can_hear_ends_the_process_in_the_end() -> None:
+    program = """
+        hook(within_s=0.3)
+        subprocess.Popen(["sh", "-c", f"sleep 0.2; kill {os.getpid()}"])  # none of our threads gets a turn
+        sum(itertools.repeat(1, 10**12))
+    """
+    assert ended_unheard(program) == (KILLED, "", "")
 
 
 def test_where_the_default_action_does_nothing_the_process_goes_on() -> None:
