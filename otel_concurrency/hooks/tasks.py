@@ -69,12 +69,24 @@ class TaskHook:
         create = self._probe.create_task
         wants = _parameters(original)
 
-        # With the exact parameters no dict is built on the way; beyond these, whatever comes goes through.
+        # With the exact parameters no dict is built on the way, and what has its default stays at home; beyond these,
+        # whatever comes goes through.
         def with_name(self: Any, coro: Any, *, name: Any = None) -> Any:
+            if name is None:  # the default
+                return create(original, self, coro)
             return create(original, self, coro, name=name)
 
         def with_name_and_context(self: Any, coro: Any, *, name: Any = None, context: Any = None) -> Any:
+            if name is None and context is None:
+                return create(original, self, coro)
             return create(original, self, coro, name=name, context=context)
+
+        def with_eager_start(
+            self: Any, coro: Any, *, name: Any = None, context: Any = None, eager_start: Any = None
+        ) -> Any:
+            if name is None and context is None and eager_start is None:
+                return create(original, self, coro)
+            return create(original, self, coro, name=name, context=context, eager_start=eager_start)
 
         def with_anything(self: Any, coro: Any, **kwargs: Any) -> Any:
             return create(original, self, coro, **kwargs)
@@ -84,6 +96,8 @@ class TaskHook:
             create_task = with_name  # type: ignore[assignment]
         elif wants == ("self", "coro", "name", "context"):
             create_task = with_name_and_context  # type: ignore[assignment]
+        elif wants == ("self", "coro", "name", "context", "eager_start"):  # uvloop 0.23
+            create_task = with_eager_start  # type: ignore[assignment]
         create_task.__code__ = create_task.__code__.replace(co_name="create_task")  # as a traceback shows it
 
         def silence() -> None:
@@ -128,10 +142,12 @@ def _has_its_own_create_task(loop_class: type) -> bool:
 
 
 def _parameters(function: Callable[..., Any]) -> tuple[str, ...] | None:
+    """Name the parameters, those with a default other than None left out."""
     try:
-        return tuple(inspect.signature(function).parameters)
+        parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):  # compiled, and without a signature
         return None
+    return tuple(each.name for each in parameters if each.default is each.empty or each.default is None)
 
 
 def _tasks_so_far() -> list[asyncio.Task[Any]]:

@@ -182,6 +182,25 @@ def test_a_loop_class_made_later_is_covered(hook: TaskHook, probe: TaskProbe) ->
     assert "create_task" not in vars(Child)
 
 
+def test_a_default_of_a_loop_class_of_the_applications_own_stands(hook: TaskHook, probe: TaskProbe) -> None:
+    class Named(asyncio.SelectorEventLoop):
+        def create_task(self, coro: Any, *, name: Any = "nobody") -> Any:  # type: ignore[override]
+            names.append(name)
+            return asyncio.Task(coro, loop=self, name=name)
+
+    class Loop(asyncio.AbstractEventLoop):
+        create_task = Named.create_task  # type: ignore[assignment]
+
+    names: list[str | None] = []
+    hook.install()
+    loop = asyncio.SelectorEventLoop()
+    for arguments in ({}, {"name": None}, {"name": "ann"}):
+        loop.run_until_complete(Loop.create_task(loop, one(), **arguments))  # type: ignore[arg-type]
+    loop.close()
+    assert names == ["nobody", None, "ann"]
+    assert created(probe) == 3
+
+
 def test_signatures_and_names_are_those_of_the_originals(hook: TaskHook) -> None:
     import uvloop
 
@@ -235,17 +254,18 @@ def test_a_task_shows_the_application_its_own_face(hook: TaskHook, lazy_loop_fac
     assert bare["equal"] is True
 
 
-@pytest.mark.parametrize("broken", ["_row_of", "_follow", "_end"])
+@pytest.mark.parametrize(
+    "broken", ["pure.PureTaskProbe._row_of", "pure.PureTaskProbe._follow", "histogram.Histogram.observe"]
+)
 def test_trouble_of_ours_never_reaches_the_application(
     broken: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Counting is switched off with one log record; tasks go on, and none is made twice."""
-    from otel_concurrency.probes.pure import PureTaskProbe
 
     def fails(*args: object) -> None:
         raise LookupError("ours")
 
-    monkeypatch.setattr(PureTaskProbe, broken, fails)
+    monkeypatch.setattr(f"otel_concurrency.probes.{broken}", fails)
     hook = TaskHook(make_task_probe(native=False))
     hook.install()
     try:

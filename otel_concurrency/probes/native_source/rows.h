@@ -230,6 +230,9 @@ row_of(TaskProbe *probe, PyObject *coroutine)
     if (PyCoro_CheckExact(coroutine)) {
 #if PY_VERSION_HEX < 0x030C0000
         key = Py_NewRef((PyObject *)((PyCoroObject *)coroutine)->cr_code); /* a public field until 3.11 */
+#elif PY_VERSION_HEX < 0x030E0000 && !defined(Py_DEBUG)
+        /* A coroutine begins as a generator does (Include/internal/pycore_genobject.h); only debug builds ask which it is. */
+        key = (PyObject *)PyGen_GetCode((PyGenObject *)coroutine);
 #else
         key = PyObject_GetAttr(coroutine, probe_name_cr_code(probe));
 #endif
