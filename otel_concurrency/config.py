@@ -118,6 +118,12 @@ class Config:
         "true or false",
         "`false`: asyncio tasks are left alone, and there are no task metrics.",
     )
+    event_loops: bool = _setting(
+        True,
+        read_bool,
+        "true or false",
+        "`false`: event loops are not timed, and there are no event loop metrics.",
+    )
     process_pools: bool = _setting(
         True,
         read_bool,
@@ -246,6 +252,7 @@ class Options(TypedDict, total=False):
 
     enabled: bool
     tasks: bool
+    event_loops: bool
     process_pools: bool
     process_spans: bool
     process_metrics: bool
@@ -268,6 +275,14 @@ class TaskOptions:
 
     native: bool | None = None
     max_coroutines: int | None = None
+    max_error_types: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EventLoopOptions:
+    """Options of `concurrency_event_loops` in a configuration file; None leaves it to the variable."""
+
+    native: bool | None = None
     max_error_types: int | None = None
 
 

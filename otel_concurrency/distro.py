@@ -42,6 +42,7 @@ STANDS_IN = {  # upstream's instrumentor: ours, which loads in its place
 }
 _SWITCHES = {  # instrumentor of ours: the setting that turns it off
     "concurrency_asyncio": "tasks",
+    "concurrency_event_loops": "event_loops",
     "concurrency_process_pools": "process_pools",
     "concurrency_process": "process_metrics",
     "concurrency_threading": "threads",

@@ -23,6 +23,7 @@ from otel_concurrency.config import (
 DEFAULTS = {
     "enabled": True,
     "tasks": True,
+    "event_loops": True,
     "process_pools": True,
     "process_spans": True,
     "process_metrics": True,
@@ -66,6 +67,7 @@ def test_every_variable_is_read() -> None:
     environ = {
         "OTEL_PYTHON_CONCURRENCY_ENABLED": "false",
         "OTEL_PYTHON_CONCURRENCY_TASKS": "0",
+        "OTEL_PYTHON_CONCURRENCY_EVENT_LOOPS": "no",
         "OTEL_PYTHON_CONCURRENCY_PROCESS_POOLS": "off",
         "OTEL_PYTHON_CONCURRENCY_PROCESS_SPANS": "false",
         "OTEL_PYTHON_CONCURRENCY_PROCESS_METRICS": "no",
@@ -85,6 +87,7 @@ def test_every_variable_is_read() -> None:
     assert asdict(Config.from_environ(environ)) == {
         "enabled": False,
         "tasks": False,
+        "event_loops": False,
         "process_pools": False,
         "process_spans": False,
         "process_metrics": False,

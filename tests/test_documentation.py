@@ -11,6 +11,7 @@ from opentelemetry.configuration import load_config_file
 from otel_concurrency.config import (
     SETTINGS,
     ChildProcessOptions,
+    EventLoopOptions,
     FastAPIOptions,
     ProcessPoolOptions,
     TaskOptions,
@@ -49,6 +50,7 @@ def test_the_configuration_file_is_valid_and_names_options_that_exist(tmp_path: 
     declared = instrumentation.python
     assert declared is not None
     assert set(declared["concurrency_asyncio"]) == {field.name for field in fields(TaskOptions)}
+    assert set(declared["concurrency_event_loops"]) == {field.name for field in fields(EventLoopOptions)}
     assert set(declared["concurrency_threading"]) == {field.name for field in fields(ThreadOptions)}
     assert set(declared["concurrency_fastapi"]) == {field.name for field in fields(FastAPIOptions)}
     assert set(declared["concurrency_process_pools"]) == {field.name for field in fields(ProcessPoolOptions)}

@@ -10,14 +10,11 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
-from otel_concurrency.hooks.patch import Patch
+from otel_concurrency.hooks.loop_classes import LoopMethodPatches
 from otel_concurrency.probes.tasks import TaskProbe
-
-_logger = logging.getLogger(__name__)
 
 
 class TaskHook:
@@ -29,41 +26,20 @@ class TaskHook:
 
     def __init__(self, probe: TaskProbe) -> None:
         self._probe = probe
-        self._patches: list[Patch] = []
-        self._is_active = False
+        self._create_task = LoopMethodPatches("create_task", self._observe, loss="its tasks are not counted")
 
     def __repr__(self) -> str:
-        state = "installed" if self._is_active else "removed"
-        return f"<TaskHook [{state}, {self._probe.way}] {self._patches}>"
+        return f"<TaskHook [{self._probe.way}] {self._create_task}>"
 
     def install(self) -> None:
         """Patch all loop classes; a second call changes nothing."""
-        if self._is_active:
-            return
-        self._is_active = True
-        self._probe.leave_untracked(_tasks_so_far())
-        self._patch(asyncio.AbstractEventLoop, "__init_subclass__", self._watch_new_classes)
-        for loop_class in _loop_classes(asyncio.AbstractEventLoop):
-            self._patch_loop_class(loop_class)
+        if not self._create_task.is_installed:
+            self._probe.leave_untracked(_tasks_so_far())
+            self._create_task.install()
 
     def remove(self) -> None:
         """Put everything back, last first."""
-        self._is_active = False
-        while self._patches:
-            self._patches.pop().remove()
-
-    def _patch(self, owner: type, name: str, make: Callable[[Any], tuple[Any, Callable[[], None]]]) -> None:
-        patch = Patch(owner, name, make)
-        try:
-            patch.install()
-        except (AttributeError, TypeError):  # a class that cannot be changed: say so, its tasks go uncounted
-            _logger.warning("%s.%s cannot be patched; its tasks are not counted", owner.__qualname__, name)
-        else:
-            self._patches.append(patch)
-
-    def _patch_loop_class(self, loop_class: type) -> None:
-        if _has_its_own_create_task(loop_class):
-            self._patch(loop_class, "create_task", self._observe)
+        self._create_task.remove()
 
     def _observe(self, original: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[[], None]]:
         create = self._probe.create_task
@@ -106,39 +82,9 @@ class TaskHook:
 
         return functools.wraps(original)(create_task), silence
 
-    def _watch_new_classes(self, original: Callable[..., None]) -> tuple[Any, Callable[[], None]]:
-        hook = self
-
-        def __init_subclass__(cls: Any, /, **kwargs: Any) -> None:  # noqa: N807
-            super(asyncio.AbstractEventLoop, cls).__init_subclass__(**kwargs)  # type: ignore[misc]
-            if hook._is_active:
-                hook._patch_loop_class(cls)
-
-        return classmethod(__init_subclass__), lambda: None
-
 
 def _straight_through(original: Callable[..., Any], loop: Any, coro: Any, /, **kwargs: Any) -> Any:
     return original(loop, coro, **kwargs)
-
-
-def _loop_classes(base: type[Any]) -> Iterator[type[Any]]:
-    for loop_class in base.__subclasses__():
-        yield loop_class
-        yield from _loop_classes(loop_class)
-
-
-def _has_its_own_create_task(loop_class: type) -> bool:
-    """Whether no patched class covers it: one that overrides the method usually calls what it overrides."""
-    found = getattr(loop_class, "create_task", None)
-    if found is None or found is vars(asyncio.AbstractEventLoop)["create_task"]:
-        return False
-    if issubclass(loop_class, asyncio.BaseEventLoop):
-        return loop_class is asyncio.BaseEventLoop
-    covered = any(
-        "create_task" in vars(base) and hasattr(vars(base)["create_task"], "__wrapped__")
-        for base in loop_class.__mro__
-    )
-    return not covered
 
 
 def _parameters(function: Callable[..., Any]) -> tuple[str, ...] | None:

@@ -14,6 +14,7 @@ from otel_concurrency.config import Config, TaskOptions
 from otel_concurrency.hooks import fork
 from otel_concurrency.hooks.tasks import TaskHook
 from otel_concurrency.probes.choice import make_task_probe
+from otel_concurrency.probes.loops import LOOP_IDS
 from otel_concurrency.signals.names import UNFINISHED_TASKS
 from otel_concurrency.signals.producer import default_producer
 from otel_concurrency.signals.shutdown_events import count_unfinished
@@ -45,6 +46,7 @@ class AsyncioTaskInstrumentor(BaseInstrumentor):
             max_error_types=config.max_error_types,
             # Where the default runtime context keeps the current span; another one has no such variable.
             origin=getattr(opentelemetry_context._RUNTIME_CONTEXT, "_current_context", None),
+            loops=LOOP_IDS,
         )
         metrics = self._metrics = TaskMetrics(probe)
         self._hook = TaskHook(probe)
@@ -52,6 +54,7 @@ class AsyncioTaskInstrumentor(BaseInstrumentor):
         default_producer().register(metrics)
 
         def begin_in_child() -> None:
+            LOOP_IDS.reset()
             probe.reset()
             metrics.begin()
 

@@ -2,8 +2,9 @@
 
    The pure twin is probes/pure.py, the tests are the same. On CPython 3.10 to 3.13 a proxy around the coroutine sees the
    steps (native_source/proxy.h), from 3.14 a context watcher (native_source/watcher.h). The work probe: a row per pool
-   (native_source/work.h; its twin is probes/pure_work.py). No probe, but in need of C: native_source/repeat.h. Hot paths call no OpenTelemetry API and run
-   no Python code but the coroutine. All state belongs to one module instance, so to one interpreter. */
+   (native_source/work.h; its twin is probes/pure_work.py). Loop timers: native_source/loop_time.h and libuv.h (their twin
+   is probes/pure_loop_time.py). No probe, but in need of C: native_source/repeat.h. Hot paths call no OpenTelemetry API
+   and run no Python code but the coroutine. All state belongs to one module instance, so to one interpreter. */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -16,6 +17,7 @@
 #endif
 
 #include "native_source/clock.h"
+#include "native_source/histogram.h"
 
 struct TaskProbe;
 static PyObject *probe_name_cr_code(struct TaskProbe *probe);
@@ -26,8 +28,11 @@ typedef struct ModuleState {
     PyTypeObject *work_probe_type;
     PyTypeObject *pool_type;
     PyTypeObject *work_type;
+    PyTypeObject *timer_type;
+    PyTypeObject *timed_select_type;
     PyObject *slot_key;
     Clock clock;
+    BucketTable buckets; /* the loop timers' */
     struct ThreadSlot *threads;
     struct Proxy *free_proxies;
     int free_proxy_count;
@@ -58,7 +63,6 @@ typedef struct ModuleState {
 #endif
 } ModuleState;
 
-#include "native_source/histogram.h"
 #include "native_source/rows.h"
 #include "native_source/tasks.h"
 #include "native_source/threads.h"
@@ -100,6 +104,8 @@ context_of_frame(ThreadSlot *slot)
 
 #include "native_source/repeat.h"
 #include "native_source/work.h"
+#include "native_source/loop_time.h"
+#include "native_source/libuv.h"
 
 /* --- TaskProbe --- */
 
@@ -259,7 +265,8 @@ probe_running(TaskProbe *probe, PyObject *Py_UNUSED(ignored))
 }
 
 PyDoc_STRVAR(probe_doc,
-"TaskProbe(cancelled_error, *, max_coroutines, max_error_types, origin=None, current_tasks=None, foreign=None)\n--\n\n"
+"TaskProbe(cancelled_error, *, max_coroutines, max_error_types, origin=None, current_tasks=None, foreign=None,\n"
+"          loop_ids=None)\n--\n\n"
 "Numbers of tasks by coroutine function.\n\n"
 "Args:\n"
 "    cancelled_error: asyncio.CancelledError.\n"
@@ -267,25 +274,27 @@ PyDoc_STRVAR(probe_doc,
 "    max_error_types: Exception type names kept over all rows, then `_other`.\n"
 "    origin: Context variable whose value exemplars keep.\n"
 "    current_tasks: asyncio's dict from loop to running task, where it has one.\n"
-"    foreign: Called with (loop, coroutine, task, created_ns) for a task that cannot be followed.");
+"    foreign: Called with (loop, coroutine, task, created_ns) for a task that cannot be followed.\n"
+"    loop_ids: Called with a loop at first sight; returns its id and type.");
 
 static int
 probe_init(TaskProbe *probe, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"cancelled_error", "max_coroutines", "max_error_types", "origin",
-                            "current_tasks", "foreign", NULL};
+                            "current_tasks", "foreign", "loop_ids", NULL};
     PyObject *cancelled_error;
     PyObject *origin = Py_None;
     PyObject *current_tasks = Py_None;
     PyObject *foreign = Py_None;
+    PyObject *loop_ids = Py_None;
     Py_ssize_t max_coroutines = -1;
     Py_ssize_t max_error_types = -1;
     if (probe->rows != NULL) {
         PyErr_SetString(PyExc_RuntimeError, "a TaskProbe is initialised once");
         return -1;
     }
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$nnOOO", names, &cancelled_error, &max_coroutines,
-                                     &max_error_types, &origin, &current_tasks, &foreign)) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$nnOOOO", names, &cancelled_error, &max_coroutines,
+                                     &max_error_types, &origin, &current_tasks, &foreign, &loop_ids)) {
         return -1;
     }
     if (max_coroutines < 0 || max_coroutines > 100000 || max_error_types < 0) {
@@ -304,8 +313,8 @@ probe_init(TaskProbe *probe, PyObject *args, PyObject *kwargs)
         PyErr_SetString(PyExc_TypeError, "current_tasks is a dict or None");
         return -1;
     }
-    if (foreign != Py_None && !PyCallable_Check(foreign)) {
-        PyErr_SetString(PyExc_TypeError, "foreign is callable or None");
+    if ((foreign != Py_None && !PyCallable_Check(foreign)) || (loop_ids != Py_None && !PyCallable_Check(loop_ids))) {
+        PyErr_SetString(PyExc_TypeError, "foreign and loop_ids are callable or None");
         return -1;
     }
     size_t places = 16;
@@ -332,6 +341,7 @@ probe_init(TaskProbe *probe, PyObject *args, PyObject *kwargs)
     probe->origin_var = origin != Py_None ? Py_NewRef(origin) : NULL;
     probe->current_tasks = current_tasks != Py_None ? Py_NewRef(current_tasks) : NULL;
     probe->foreign = foreign != Py_None ? Py_NewRef(foreign) : NULL;
+    probe->loop_ids = loop_ids != Py_None ? Py_NewRef(loop_ids) : NULL;
     bucket_table_init(&probe->buckets);
     Row *first = row_new(probe, NULL, other);
     Py_DECREF(other);
@@ -361,6 +371,7 @@ probe_traverse(TaskProbe *probe, visitproc visit, void *arg)
     Py_VISIT(probe->cancelled_error);
     Py_VISIT(probe->current_tasks);
     Py_VISIT(probe->foreign);
+    Py_VISIT(probe->loop_ids);
     for (Py_ssize_t i = 0; i < probe->row_count; i++) {
         Py_VISIT(probe->rows[i]->key);
         for (int k = 0; k < ROW_HISTOGRAMS; k++) {
@@ -378,6 +389,7 @@ static int
 probe_clear(TaskProbe *probe)
 {
     Py_CLEAR(probe->foreign);
+    Py_CLEAR(probe->loop_ids);
     Py_CLEAR(probe->current_tasks);
     Py_CLEAR(probe->origin_var);
     for (Py_ssize_t i = 0; i < probe->row_count; i++) {
@@ -499,6 +511,7 @@ module_exec(PyObject *module)
 #endif
     };
     clock_init(&state->clock);
+    bucket_table_init(&state->buckets);
     for (size_t i = 0; i < Py_ARRAY_LENGTH(names); i++) {
         *names[i].place = PyUnicode_InternFromString(names[i].text);
         if (*names[i].place == NULL) {
@@ -515,6 +528,12 @@ module_exec(PyObject *module)
     state->work_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &work_spec, NULL);
     if (state->work_probe_type == NULL || state->pool_type == NULL || state->work_type == NULL
         || PyModule_AddType(module, state->work_probe_type) < 0) {
+        return -1;
+    }
+    state->timer_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &timer_spec, NULL);
+    state->timed_select_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &timed_select_spec, NULL);
+    if (state->timer_type == NULL || state->timed_select_type == NULL
+        || PyModule_AddType(module, state->timer_type) < 0) {
         return -1;
     }
 #ifdef WATCH_CONTEXTS
@@ -551,6 +570,8 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->work_probe_type);
     Py_VISIT(state->pool_type);
     Py_VISIT(state->work_type);
+    Py_VISIT(state->timer_type);
+    Py_VISIT(state->timed_select_type);
 #ifdef WATCH_CONTEXTS
     Py_VISIT(state->entry_type);
     Py_VISIT(state->task_died);
@@ -570,6 +591,8 @@ module_clear(PyObject *module)
     Py_CLEAR(state->work_probe_type);
     Py_CLEAR(state->pool_type);
     Py_CLEAR(state->work_type);
+    Py_CLEAR(state->timer_type);
+    Py_CLEAR(state->timed_select_type);
 #ifdef WATCH_CONTEXTS
     if (state->watcher >= 0) {
         if (PyContext_ClearWatcher(state->watcher) < 0) {

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextvars
+from collections.abc import Callable
 from typing import Any
 
+from otel_concurrency.probes.loop_time import LoopTimer
+from otel_concurrency.probes.loops import LoopIndex
 from otel_concurrency.probes.pure import PureTaskProbe
+from otel_concurrency.probes.pure_loop_time import PureLoopTimer
 from otel_concurrency.probes.pure_work import PureWorkProbe
 from otel_concurrency.probes.tasks import TaskProbe
 from otel_concurrency.probes.work import MAX_ERROR_TYPES, WorkProbe
@@ -17,6 +21,7 @@ def make_task_probe(
     max_coroutines: int = 200,
     max_error_types: int = 50,
     origin: contextvars.ContextVar[Any] | None = None,
+    loops: LoopIndex | None = None,
 ) -> TaskProbe:
     """Return the native probe where it is built and wanted, else the pure twin.
 
@@ -25,6 +30,7 @@ def make_task_probe(
         max_coroutines: Rows kept; the tasks of further coroutine functions share the row `_other`.
         max_error_types: Exception type names kept over all rows, then `_other`.
         origin: Context variable whose value exemplars keep.
+        loops: Where loops get their ids; by default from an index of the probe's own.
     """
     if native:
         try:
@@ -33,9 +39,11 @@ def make_task_probe(
             pass
         else:
             return NativeTaskProbe(
-                max_coroutines=max_coroutines, max_error_types=max_error_types, origin=origin
+                max_coroutines=max_coroutines, max_error_types=max_error_types, origin=origin, loops=loops
             )
-    return PureTaskProbe(max_coroutines=max_coroutines, max_error_types=max_error_types, origin=origin)
+    return PureTaskProbe(
+        max_coroutines=max_coroutines, max_error_types=max_error_types, origin=origin, loops=loops
+    )
 
 
 def make_work_probe(
@@ -59,3 +67,15 @@ def make_work_probe(
         else:
             return NativeWorkProbe(max_error_types=max_error_types, origin=origin)
     return PureWorkProbe(max_error_types=max_error_types, origin=origin)
+
+
+def loop_timer_type(*, native: bool = True) -> Callable[[], LoopTimer]:
+    """Return the native timer where it is built and wanted, else the pure twin."""
+    if native:
+        try:
+            from otel_concurrency.probes.native_loop_time import NativeLoopTimer
+        except ImportError:
+            pass
+        else:
+            return NativeLoopTimer
+    return PureLoopTimer

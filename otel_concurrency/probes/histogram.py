@@ -53,12 +53,12 @@ def upper_bound_s(position: int) -> float:
 
 
 # A reading is a whole number of ns, so `ns * 1e-9 <= bound` and `ns <= floor(bound * 1e9)` say the same.
-_UPPER_BOUNDS_NS = tuple(math.floor(upper_bound_s(position) * 1e9) for position in range(BUCKET_COUNT - 1))
+UPPER_BOUNDS_NS = tuple(math.floor(upper_bound_s(position) * 1e9) for position in range(BUCKET_COUNT - 1))
 
 
 def bucket_position(ns: int) -> int:
     """Return the table position of a duration of at least 1 ns; the last for what is beyond the table."""
-    return bisect_left(_UPPER_BOUNDS_NS, ns)
+    return bisect_left(UPPER_BOUNDS_NS, ns)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import weakref
 
 MAX_LOOPS = 16
@@ -30,28 +31,38 @@ class LoopIndex:
     """Gives each live loop the lowest free id; an id comes back when its loop is gone."""
 
     def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin anew, as a forked child must: another thread may have held the lock at the fork."""
+        self._lock = threading.RLock()
         self._references: list[weakref.ref[asyncio.AbstractEventLoop]] = []
         self._types: list[str] = []
 
     def __call__(self, loop: asyncio.AbstractEventLoop) -> tuple[int | None, str]:
         """Return the loop's id and type; the id is None beyond the limit, and the type then `other`."""
-        free = None
-        for index, reference in enumerate(self._references):
-            known = reference()
-            if known is loop:
-                return index, self._types[index]
-            if known is None and free is None:
-                free = index
-        try:
-            reference = weakref.ref(loop)
-        except TypeError:
-            return None, "other"
-        kind = loop_type(loop)
-        if free is not None:
-            self._references[free], self._types[free] = reference, kind
-            return free, kind
-        if len(self._references) == MAX_LOOPS:
-            return None, "other"
-        self._references.append(reference)
-        self._types.append(kind)
-        return len(self._references) - 1, kind
+        with self._lock:
+            free = None
+            for index, reference in enumerate(self._references):
+                known = reference()
+                if known is loop:
+                    return index, self._types[index]
+                if known is None and free is None:
+                    free = index
+            try:
+                reference = weakref.ref(loop)
+            except TypeError:
+                return None, "other"
+            kind = loop_type(loop)
+            if free is not None:
+                self._references[free], self._types[free] = reference, kind
+                return free, kind
+            if len(self._references) == MAX_LOOPS:
+                return None, "other"
+            self._references.append(reference)
+            self._types.append(kind)
+            return len(self._references) - 1, kind
+
+
+LOOP_IDS = LoopIndex()
+"""The ids that all metrics of this process share."""

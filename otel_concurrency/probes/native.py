@@ -20,6 +20,7 @@ class NativeTaskProbe(Untracked):
         max_coroutines: Rows kept; the tasks of further coroutine functions share the row `_other`.
         max_error_types: Exception type names kept over all rows, then `_other`.
         origin: Context variable whose value exemplars keep.
+        loops: Where loops get their ids; without it, the probe numbers them itself.
     """
 
     way: str = _native.WAY
@@ -30,6 +31,7 @@ class NativeTaskProbe(Untracked):
         max_coroutines: int = 200,
         max_error_types: int = 50,
         origin: contextvars.ContextVar[Any] | None = None,
+        loops: Callable[[asyncio.AbstractEventLoop], tuple[int | None, str]] | None = None,
     ) -> None:
         super().__init__()
         self._foreign = PureTaskProbe(
@@ -46,6 +48,7 @@ class NativeTaskProbe(Untracked):
             # 3.14 keeps the running task elsewhere, and the watcher needs no dict.
             current_tasks=getattr(asyncio.tasks, "_current_tasks", None) if self.way == "proxy" else None,
             foreign=self._foreign.follow,
+            loop_ids=loops,
         )
         self.create_task: Callable[..., asyncio.Future[Any]] = self._native.create_task
 

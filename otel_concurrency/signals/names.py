@@ -18,6 +18,9 @@ CODE_FUNCTION_NAME = "code.function.name"
 ERROR_TYPE = "error.type"
 EVENTLOOP_ID = "asyncio.eventloop.id"
 EVENTLOOP_TYPE = "asyncio.eventloop.type"
+LOOP_STATE = "asyncio.eventloop.state"
+ITERATION_KIND = "asyncio.eventloop.iteration.kind"
+LOOP_EXCEPTION_CONTEXT = "asyncio.eventloop.exception.context"
 TASK_OUTCOME = "asyncio.task.outcome"
 TASK_STATE = "asyncio.task.state"
 EXECUTOR_NAME = "python.executor.name"
@@ -48,9 +51,14 @@ TASK_NAME = "asyncio.task.name"
 
 ATTRIBUTE_MEANINGS = {
     CODE_FUNCTION_NAME: "`module.qualname` of the (coroutine) function, or `_other` beyond the limit",
-    ERROR_TYPE: "qualified type of the exception, or `_other` beyond the limit; only with outcome `failed`",
+    ERROR_TYPE: "qualified type of the exception, or `_other` beyond the limit; only where there is one",
     EVENTLOOP_ID: "`0` for the first event loop seen, then `1`, …, or `_other` beyond the limit",
     EVENTLOOP_TYPE: "`selector`, `proactor`, `uvloop`, `winloop` or `other`",
+    LOOP_STATE: "`idle`: waiting for events; `active`: the rest of the time that the loop ran",
+    ITERATION_KIND: "how it began. `blocking`: with a wait for events; `polling`: callbacks being due, with "
+    "a look, which found events; `empty`: with a look that found none; `unknown`: this loop does not tell",
+    LOOP_EXCEPTION_CONTEXT: "what was reported: `task_never_retrieved`, `future_never_retrieved`, "
+    "`task_destroyed_pending`, `callback`, `asyncgen`, `transport`, `server` or `other`",
     TASK_OUTCOME: "`finished`, `failed`, `cancelled`, or `destroyed`: garbage-collected while pending",
     TASK_STATE: "`running`: inside a step; `scheduled`: ready to run; `waiting`: on a future",
     EXECUTOR_NAME: "the pool's `thread_name_prefix` with digits cut, `asyncio` for an event loop's default "
@@ -188,6 +196,78 @@ TASKS_UNTRACKED = Instrument(
     "{task}",
     "updowncounter",
     "Tasks alive that were made before we were there; no other metric counts them",
+)
+_LOOP = (EVENTLOOP_ID, EVENTLOOP_TYPE)
+LOOP_TIME = Instrument(
+    "asyncio.eventloop.time",
+    "s",
+    "counter",
+    "Time that event loops ran, by what they did with it",
+    (*_LOOP, LOOP_STATE),
+)
+LOOP_UTILIZATION = Instrument(
+    "asyncio.eventloop.utilization",
+    "1",
+    "gauge",
+    "Active time by the time that the loop ran, since the last collection at least 10 s ago; at first, since "
+    "the loop began",
+    _LOOP,
+)
+LOOP_CPU_TIME = Instrument(
+    "asyncio.eventloop.cpu.time", "s", "counter", "CPU time of the loop's thread while the loop ran", _LOOP
+)
+LOOP_RUNQUEUE_TIME = Instrument(
+    "asyncio.eventloop.runqueue.time",
+    "s",
+    "counter",
+    "Time in which the loop's thread was ready to run, and waited for a CPU; on Linux",
+    _LOOP,
+)
+LOOP_BLOCKED_TIME = Instrument(
+    "asyncio.eventloop.blocked.time",
+    "s",
+    "counter",
+    "Active time in which the loop's thread neither had a CPU nor was ready for one: inside a callback that "
+    "waits, for the GIL for instance",
+    _LOOP,
+)
+LOOP_ITERATIONS = Instrument(
+    "asyncio.eventloop.iterations",
+    "{iteration}",
+    "counter",
+    "How often the loop looked for events and ran what was due",
+    (*_LOOP, ITERATION_KIND),
+)
+LOOP_ITERATION_DURATION = Instrument(
+    "asyncio.eventloop.iteration.duration",
+    "s",
+    "histogram",
+    "Time between two waits for events; what becomes due meanwhile has to wait for the rest of it",
+    _LOOP,
+)
+LOOP_IO_EVENTS = Instrument(
+    "asyncio.eventloop.io.events", "{event}", "counter", "Events that were found", _LOOP
+)
+LOOP_QUEUE_SIZE = Instrument(
+    "asyncio.eventloop.callback.queue.size",
+    "{callback}",
+    "updowncounter",
+    "Callbacks ready to run; not on uvloop",
+    _LOOP,
+)
+LOOP_TIMER_COUNT = Instrument(
+    "asyncio.eventloop.timer.count",
+    "{timer}",
+    "updowncounter",
+    "Callbacks set for later; not on uvloop",
+    _LOOP,
+)
+LOOP_EXCEPTIONS = Instrument(
+    "asyncio.eventloop.exceptions",
+    "{exception}",
+    "counter",
+    "Reports to the loop's exception handler: what nobody else handled",
+    (*_LOOP, LOOP_EXCEPTION_CONTEXT, ERROR_TYPE),
 )
 _POOL = (EXECUTOR_TYPE, EXECUTOR_NAME)
 WORKER_COUNT = Instrument(
@@ -343,6 +423,17 @@ INSTRUMENTS = (
     TASK_COUNT,
     TASK_AGE_MAX,
     TASKS_UNTRACKED,
+    LOOP_TIME,
+    LOOP_UTILIZATION,
+    LOOP_CPU_TIME,
+    LOOP_RUNQUEUE_TIME,
+    LOOP_BLOCKED_TIME,
+    LOOP_ITERATIONS,
+    LOOP_ITERATION_DURATION,
+    LOOP_IO_EVENTS,
+    LOOP_QUEUE_SIZE,
+    LOOP_TIMER_COUNT,
+    LOOP_EXCEPTIONS,
     WORKER_COUNT,
     WORKER_LIMIT,
     EXECUTOR_QUEUE_SIZE,

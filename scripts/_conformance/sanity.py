@@ -24,7 +24,9 @@ TASKS = 7
 WORK_ITEMS = 5
 # Where hooks of ours sit: what they are for, and the classes and modules that they patch.
 PLACES: Mapping[str, Sequence[object]] = {
-    "tasks": (asyncio.BaseEventLoop,),
+    "tasks": (types.SimpleNamespace(create_task=asyncio.BaseEventLoop.create_task),),
+    "event loops": (types.SimpleNamespace(run_forever=asyncio.BaseEventLoop.run_forever),),
+    "loop exceptions": (types.SimpleNamespace(call=asyncio.BaseEventLoop.call_exception_handler),),
     "threads": (threading.Thread,),
     "thread pools": (ThreadPoolExecutor,),
     "futures": (Future,),

@@ -31,6 +31,8 @@ COLLECTION_INTERVAL_MS = 250
 # What `sanity.py` has to find of ours.
 HOOKS = (
     "tasks",
+    "event loops",
+    "loop exceptions",
     "threads",
     "thread pools",
     "futures",

@@ -91,6 +91,7 @@ def test_every_setting_is_a_flag_of_the_command(run: Run) -> None:
     flags = {
         "enabled": "no",
         "tasks": "off",
+        "event_loops": "off",
         "process_pools": "0",
         "process_spans": "no",
         "process_metrics": "off",
@@ -111,6 +112,7 @@ def test_every_setting_is_a_flag_of_the_command(run: Run) -> None:
     assert ended.said() == {
         "enabled": False,
         "tasks": False,
+        "event_loops": False,
         "process_pools": False,
         "process_spans": False,
         "process_metrics": False,

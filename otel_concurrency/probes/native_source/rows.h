@@ -67,6 +67,7 @@ typedef struct TaskProbe {
     PyObject *cancelled_error; /* asyncio.CancelledError */
     PyObject *current_tasks;   /* asyncio's dict: loop -> task, or NULL */
     PyObject *foreign;         /* callable for what this probe cannot follow, or NULL */
+    PyObject *loop_ids;        /* callable: loop -> (id, type), or NULL for ids of its own */
     PyObject *error_names;     /* set of exception type names in use */
     Row **rows;
     Row **slots; /* open addressing by key */

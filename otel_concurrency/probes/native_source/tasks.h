@@ -52,6 +52,27 @@ loop_is_free(Loop *row)
     return row->reference == NULL || (row->oldest == NULL && reference_target(row->reference) == NULL);
 }
 
+#define LOOP_ID_UNTOLD (-1)
+
+/* The id that the whole process knows a loop by; MAX_LOOPS beyond the limit. */
+static int
+loop_id_told(TaskProbe *probe, PyObject *loop)
+{
+    if (probe->loop_ids == NULL) {
+        return LOOP_ID_UNTOLD;
+    }
+    int id = MAX_LOOPS;
+    PyObject *told = PyObject_CallOneArg(probe->loop_ids, loop);
+    if (told != NULL && PyTuple_Check(told) && PyTuple_GET_SIZE(told) == 2
+        && PyLong_Check(PyTuple_GET_ITEM(told, 0))) {
+        long value = PyLong_AsLong(PyTuple_GET_ITEM(told, 0));
+        id = value >= 0 && value < MAX_LOOPS ? (int)value : MAX_LOOPS;
+    }
+    Py_XDECREF(told);
+    PyErr_Clear();
+    return id;
+}
+
 static uint8_t
 loop_index(TaskProbe *probe, PyObject *loop)
 {
@@ -67,8 +88,16 @@ loop_index(TaskProbe *probe, PyObject *loop)
         return MAX_LOOPS;
     }
     const char *type = loop_type(loop);
+    int told = loop_id_told(probe, loop);
     for (int i = 0; i < MAX_LOOPS; i++) {
         Loop *row = &probe->loops[i];
+        if (told != LOOP_ID_UNTOLD && i != told) {
+            continue;
+        }
+        if (row->loop == loop && row->reference != NULL && reference_target(row->reference) == loop) {
+            Py_DECREF(reference); /* telling ran a collection, and that this too */
+            return (uint8_t)i;
+        }
         if (loop_is_free(row)) {
             PyObject *before = row->reference;
             row->reference = reference;

@@ -1,0 +1,66 @@
+"""Tells what event loops do with their time: the loop hooks, joined to their metrics."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import fields
+from typing import Any
+
+from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
+
+from otel_concurrency.config import Config, EventLoopOptions
+from otel_concurrency.hooks import fork
+from otel_concurrency.hooks.event_loops import EventLoopHook
+from otel_concurrency.hooks.loop_exceptions import LoopExceptionHook
+from otel_concurrency.probes.choice import loop_timer_type
+from otel_concurrency.probes.loop_exceptions import LoopExceptions
+from otel_concurrency.probes.loop_time import LoopTimes
+from otel_concurrency.probes.loops import LOOP_IDS
+from otel_concurrency.signals.loop_metrics import LoopMetrics
+from otel_concurrency.signals.producer import default_producer
+
+
+class EventLoopInstrumentor(BaseInstrumentor):
+    """Times every event loop, and counts what it reports to its exception handler.
+
+    Options are the fields of `EventLoopOptions`; what is not given comes from the environment.
+    """
+
+    configuration = EventLoopOptions
+
+    _hooks: Sequence[EventLoopHook | LoopExceptionHook] = ()
+    _undo: Sequence[Callable[[], None]] = ()
+    _metrics: LoopMetrics | None = None
+
+    def instrumentation_dependencies(self) -> Collection[str]:
+        """Return nothing: asyncio is in the standard library."""
+        return ()
+
+    def _instrument(self, **kwargs: Any) -> None:
+        options = {field.name: kwargs.get(field.name) for field in fields(EventLoopOptions)}
+        config = Config.from_options(options, os.environ)
+        times = LoopTimes(loop_timer_type(native=config.native), loops=LOOP_IDS)
+        exceptions = LoopExceptions(times.id_of, max_error_types=config.max_error_types)
+        metrics = self._metrics = LoopMetrics(times, exceptions=exceptions.read)
+        self._hooks = (EventLoopHook(times), LoopExceptionHook(exceptions.note))
+        for hook in self._hooks:
+            hook.install()
+        default_producer().register(metrics)
+
+        def begin_in_child() -> None:
+            LOOP_IDS.reset()
+            times.reset()
+            exceptions.reset()
+            metrics.begin()
+
+        self._undo = (fork.in_child(begin_in_child),)
+
+    def _uninstrument(self, **kwargs: Any) -> None:
+        for hook in reversed(self._hooks):
+            hook.remove()
+        if self._metrics is not None:
+            default_producer().unregister(self._metrics)
+        for undo in self._undo:
+            undo()
+        self._hooks, self._undo, self._metrics = (), (), None

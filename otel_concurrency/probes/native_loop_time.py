@@ -1,0 +1,25 @@
+"""The native loop timer as Python sees it."""
+
+from __future__ import annotations
+
+from otel_concurrency.probes import _native
+from otel_concurrency.probes.loop_time import TimerReading
+from otel_concurrency.probes.native import histogram_state
+
+
+class NativeLoopTimer:
+    """Follows one loop through its runs, one at a time."""
+
+    __slots__ = ("_native", "begin_libuv", "begin_select", "end", "reset")
+
+    def __init__(self) -> None:
+        native = self._native = _native.LoopTimer()
+        self.begin_select = native.begin_select
+        self.begin_libuv = native.begin_libuv
+        self.end = native.end
+        self.reset = native.reset
+
+    def read(self) -> TimerReading:
+        """Return the totals."""
+        *numbers, durations = self._native.read()
+        return TimerReading._make((*numbers, histogram_state(durations)))

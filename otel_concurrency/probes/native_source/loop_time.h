@@ -1,0 +1,420 @@
+/* What an event loop does with its time: the numbers, and a `select` that takes them.
+
+   The pure twin is probes/pure_loop_time.py. An iteration is what a loop does between two waits for events. With `select`
+   everything is guarded by the GIL. libuv's callbacks (native_source/libuv.h) write without it: they keep a sequence number
+   odd while they write, and a reader that saw it change reads again. */
+
+#ifndef OTEL_CONCURRENCY_LOOP_TIME_H
+#define OTEL_CONCURRENCY_LOOP_TIME_H
+
+#if defined(__GNUC__) || defined(__clang__)
+#define FENCE(order) __atomic_thread_fence(order)
+#else /* no libuv there: the GIL guards all */
+#define FENCE(order) ((void)0)
+#endif
+
+#define READ_TRIES 1000 /* then the numbers may be those of two moments, some 50 ns apart */
+
+typedef enum { STOPPED, STARTING, ITERATING, WAITING_FOR_EVENTS, POLLING_FOR_EVENTS } LoopPhase;
+typedef enum { BLOCKING, POLLING, EMPTY, ITERATION_KINDS } IterationKind;
+
+typedef struct {
+    volatile unsigned int sequence; /* one writer */
+    LoopPhase phase;
+    int64_t since_ns; /* when the phase began */
+    int64_t carry_ns; /* what the present iteration took before that */
+    int64_t active_ns;
+    int64_t idle_ns;
+    int64_t longest_ns;
+    uint64_t iterations[ITERATION_KINDS];
+    uint64_t events;
+    Histogram durations;
+} LoopTime;
+
+struct LibuvRun;
+
+typedef struct LoopTimer {
+    PyObject_HEAD
+    struct ModuleState *state;
+    PyObject *module; /* keeps `state` alive */
+    LoopTime *time;
+    struct LibuvRun *libuv; /* the run under way, on libuv */
+    PyObject *select; /* the run under way, with a selector: its TimedSelect */
+    unsigned long thread;
+} LoopTimer;
+
+typedef struct TimedSelect {
+    PyObject_HEAD
+    vectorcallfunc call;
+    PyObject *original;
+    LoopTimer *timer; /* NULL: silent */
+} TimedSelect;
+
+static void libuv_leave(LoopTimer *timer);
+static int64_t libuv_idle_ns(const struct LibuvRun *run, int64_t waiting_ns);
+static int libuv_is_waiting(const struct LibuvRun *run);
+static int64_t libuv_now_ns(void);
+
+/* --- writing --- */
+
+static inline void
+sequence_odd(LoopTime *time)
+{
+    time->sequence++;
+    FENCE(__ATOMIC_RELEASE);
+}
+
+static inline void
+sequence_even(LoopTime *time)
+{
+    FENCE(__ATOMIC_RELEASE);
+    time->sequence++;
+}
+
+/* The loop comes to wait for events, or to its end. */
+static inline void
+loop_end_iteration(LoopTime *time, const BucketTable *buckets, int64_t now_ns)
+{
+    int64_t took_ns = now_ns - time->since_ns;
+    time->active_ns += took_ns;
+    if (time->phase != ITERATING) {
+        return; /* the time before the first wait is no iteration */
+    }
+    took_ns += time->carry_ns;
+    if (took_ns > time->longest_ns) {
+        time->longest_ns = took_ns;
+    }
+    histogram_observe(&time->durations, buckets, took_ns);
+}
+
+static inline void
+loop_begin_wait(LoopTime *time, const BucketTable *buckets, int64_t now_ns, LoopPhase phase)
+{
+    loop_end_iteration(time, buckets, now_ns);
+    time->phase = phase;
+    time->since_ns = now_ns;
+    time->carry_ns = 0;
+}
+
+/* The wait is over. `idle_ns` of it were idle; `carry_ns` belong to the iteration that begins with it. */
+static inline void
+loop_end_wait(LoopTime *time, int64_t now_ns, int64_t idle_ns, int64_t carry_ns, int is_poll, uint64_t events)
+{
+    IterationKind kind = !is_poll ? BLOCKING : events != 0 ? POLLING : EMPTY;
+    time->idle_ns += idle_ns;
+    time->active_ns += now_ns - time->since_ns - idle_ns;
+    time->iterations[kind]++;
+    time->events += events;
+    time->phase = ITERATING;
+    time->since_ns = now_ns;
+    time->carry_ns = carry_ns;
+}
+
+/* --- TimedSelect --- */
+
+static int
+is_zero_timeout(PyObject *const *arguments, Py_ssize_t count)
+{
+    if (count != 1) {
+        return 0;
+    }
+    if (PyFloat_CheckExact(arguments[0])) {
+        return PyFloat_AS_DOUBLE(arguments[0]) <= 0;
+    }
+    if (PyLong_CheckExact(arguments[0])) {
+        int overflow = 0;
+        return PyLong_AsLongAndOverflow(arguments[0], &overflow) <= 0 && overflow <= 0;
+    }
+    return 0; /* None: for ever */
+}
+
+static PyObject *
+timed_select_call(PyObject *callable, PyObject *const *arguments, size_t count, PyObject *keywords)
+{
+    TimedSelect *select = (TimedSelect *)callable;
+    LoopTimer *timer = select->timer;
+    if (timer == NULL) {
+        return PyObject_Vectorcall(select->original, arguments, count, keywords);
+    }
+    Py_INCREF(callable); /* it may be taken from its place meanwhile */
+    const Clock *clock = &timer->state->clock;
+    int is_poll = is_zero_timeout(arguments, PyVectorcall_NARGS(count));
+    loop_begin_wait(timer->time, &timer->state->buckets, monotonic_ns(clock),
+                    is_poll ? POLLING_FOR_EVENTS : WAITING_FOR_EVENTS);
+    PyObject *events = PyObject_Vectorcall(select->original, arguments, count, keywords);
+    if (select->timer != NULL) {
+        LoopTime *time = timer->time;
+        uint64_t found = events != NULL && PyList_CheckExact(events) ? (uint64_t)PyList_GET_SIZE(events) : 0;
+        int64_t now_ns = monotonic_ns(clock);
+        loop_end_wait(time, now_ns, is_poll ? 0 : now_ns - time->since_ns, 0, is_poll, found);
+    }
+    Py_DECREF(callable);
+    return events;
+}
+
+/* As the original in all that one can ask of it. */
+static PyObject *
+timed_select_getattro(TimedSelect *select, PyObject *name)
+{
+    return PyUnicode_Check(name) && PyUnicode_CompareWithASCIIString(name, "__wrapped__") == 0
+               ? Py_NewRef(select->original)
+               : PyObject_GetAttr(select->original, name);
+}
+
+static PyObject *
+timed_select_repr(TimedSelect *select)
+{
+    return PyObject_Repr(select->original);
+}
+
+static int
+timed_select_traverse(TimedSelect *select, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(select));
+    Py_VISIT(select->original);
+    Py_VISIT(select->timer);
+    return 0;
+}
+
+static int
+timed_select_clear(TimedSelect *select)
+{
+    Py_CLEAR(select->timer); /* the original stays: someone may still call us */
+    return 0;
+}
+
+static void
+timed_select_dealloc(TimedSelect *select)
+{
+    PyTypeObject *type = Py_TYPE(select);
+    PyObject_GC_UnTrack(select);
+    Py_XDECREF(select->timer);
+    Py_XDECREF(select->original);
+    PyObject_GC_Del(select);
+    Py_DECREF(type);
+}
+
+static PyMemberDef timed_select_members[] = {
+    {"__vectorcalloffset__", T_PYSSIZET, offsetof(TimedSelect, call), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot timed_select_slots[] = {
+    {Py_tp_dealloc, timed_select_dealloc}, {Py_tp_traverse, timed_select_traverse},
+    {Py_tp_clear, timed_select_clear},     {Py_tp_call, PyVectorcall_Call},
+    {Py_tp_getattro, timed_select_getattro}, {Py_tp_repr, timed_select_repr},
+    {Py_tp_members, timed_select_members}, {0, NULL},
+};
+
+static PyType_Spec timed_select_spec = {
+    .name = "otel_concurrency.probes._native.TimedSelect",
+    .basicsize = sizeof(TimedSelect),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL
+#ifdef Py_TPFLAGS_DISALLOW_INSTANTIATION
+             | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE
+#endif
+    ,
+    .slots = timed_select_slots,
+};
+
+/* --- LoopTimer --- */
+
+/* Its clock: with a selector the probes' own, on libuv the one that libuv's idle time is told in. */
+static int64_t
+timer_now_ns(const LoopTimer *timer)
+{
+    return timer->libuv != NULL ? libuv_now_ns() : monotonic_ns(&timer->state->clock);
+}
+
+/* A run begins. libuv runs what is ready before it first looks for events, asyncio after. */
+static void
+timer_start(LoopTimer *timer, LoopPhase phase)
+{
+    timer->thread = PyThread_get_thread_ident();
+    timer->time->phase = phase;
+    timer->time->since_ns = timer_now_ns(timer);
+}
+
+PyDoc_STRVAR(timer_begin_select_doc,
+"begin_select(original, /)\n--\n\n"
+"A run begins in this thread: return the `select` to call in the place of the original.");
+
+static PyObject *
+timer_begin_select(LoopTimer *timer, PyObject *original)
+{
+    PyTypeObject *type = timer->state->timed_select_type;
+    if (timer->time->phase != STOPPED || type == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "this loop is timed already");
+        return NULL;
+    }
+    TimedSelect *select = PyObject_GC_New(TimedSelect, type);
+    if (select == NULL) {
+        return NULL;
+    }
+    select->call = timed_select_call;
+    select->original = Py_NewRef(original);
+    select->timer = (LoopTimer *)Py_NewRef((PyObject *)timer);
+    PyObject_GC_Track(select);
+    timer->select = Py_NewRef((PyObject *)select);
+    timer_start(timer, STARTING);
+    return (PyObject *)select;
+}
+
+PyDoc_STRVAR(timer_end_doc,
+"end()\n--\n\n"
+"The run is over; what it counted stays.");
+
+static PyObject *
+timer_end(LoopTimer *timer, PyObject *Py_UNUSED(ignored))
+{
+    LoopTime *time = timer->time;
+    int64_t now_ns = timer_now_ns(timer);
+    libuv_leave(timer); /* first: from here on nobody writes but us */
+    if (time->phase != STOPPED) {
+        int waits = time->phase == WAITING_FOR_EVENTS; /* ended from another thread, or by an exception */
+        if (waits) {
+            loop_end_wait(time, now_ns, now_ns - time->since_ns, 0, 0, 0);
+        }
+        else {
+            loop_end_iteration(time, &timer->state->buckets, now_ns);
+        }
+        time->phase = STOPPED;
+    }
+    TimedSelect *select = (TimedSelect *)timer->select;
+    timer->select = NULL;
+    if (select != NULL) {
+        Py_CLEAR(select->timer); /* `timer` is the caller's: it stays */
+        Py_DECREF(select);
+    }
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(timer_reset_doc,
+"reset()\n--\n\n"
+"Begin at zero, as a forked child must; a run that is under way in this thread goes on.");
+
+static PyObject *
+timer_reset(LoopTimer *timer, PyObject *Py_UNUSED(ignored))
+{
+    LoopTime *time = timer->time;
+    uint64_t *buckets = time->durations.buckets;
+    LoopPhase phase = time->phase;
+    memset(time, 0, sizeof(*time));
+    memset(buckets, 0, BUCKET_COUNT * sizeof(uint64_t));
+    time->durations.buckets = buckets;
+    time->phase = phase;
+    time->since_ns = timer_now_ns(timer);
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(timer_read_doc,
+"read()\n--\n\n"
+"Return the arguments of a `TimerReading`; what is under way counts up to now.");
+
+static PyObject *
+timer_read(LoopTimer *timer, PyObject *Py_UNUSED(ignored))
+{
+    LoopTime read;
+    uint64_t buckets[BUCKET_COUNT];
+    int64_t now_ns = 0;
+    int64_t idle_ns = 0;
+    clock_adjust(&timer->state->clock);
+    for (int i = 0; i < READ_TRIES; i++) {
+        unsigned int before = timer->time->sequence;
+        FENCE(__ATOMIC_ACQUIRE);
+        read = *timer->time;
+        memcpy(buckets, read.durations.buckets, sizeof(buckets));
+        now_ns = timer_now_ns(timer);
+        idle_ns = now_ns - read.since_ns;
+        if (timer->libuv != NULL && read.phase == WAITING_FOR_EVENTS) {
+            idle_ns = libuv_idle_ns(timer->libuv, idle_ns);
+        }
+        FENCE(__ATOMIC_ACQUIRE);
+        if (before % 2 == 0 && timer->time->sequence == before) {
+            break;
+        }
+    }
+    int64_t so_far_ns = now_ns - read.since_ns;
+    int64_t present_ns = -1;
+    if (read.phase == WAITING_FOR_EVENTS) {
+        read.idle_ns += idle_ns;
+        read.active_ns += so_far_ns - idle_ns;
+        if (timer->libuv != NULL && !libuv_is_waiting(timer->libuv)) {
+            present_ns = so_far_ns - idle_ns; /* it is in its callbacks already */
+        }
+    }
+    else if (read.phase != STOPPED) {
+        read.active_ns += so_far_ns;
+        present_ns = read.phase == ITERATING ? so_far_ns + read.carry_ns : -1;
+    }
+    if (present_ns > read.longest_ns) {
+        read.longest_ns = present_ns;
+    }
+    read.durations.buckets = buckets;
+    PyObject *durations = histogram_read(&read.durations);
+    if (durations == NULL) {
+        return NULL;
+    }
+    return Py_BuildValue("(LLKKKiKLLN)", (long long)read.active_ns, (long long)read.idle_ns,
+                         (unsigned long long)read.iterations[BLOCKING], (unsigned long long)read.iterations[POLLING],
+                         (unsigned long long)read.iterations[EMPTY], 0,
+                         (unsigned long long)read.events, (long long)read.longest_ns, (long long)present_ns,
+                         durations);
+}
+
+static PyObject *
+timer_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
+{
+    LoopTimer *timer = (LoopTimer *)type->tp_alloc(type, 0); /* all zero */
+    if (timer == NULL) {
+        return NULL;
+    }
+    timer->module = Py_XNewRef(PyType_GetModule(type));
+    timer->state = timer->module != NULL ? PyModule_GetState(timer->module) : NULL;
+    timer->time = PyMem_RawCalloc(1, sizeof(LoopTime));
+    uint64_t *buckets = PyMem_RawCalloc(BUCKET_COUNT, sizeof(uint64_t)); /* libuv's callbacks cannot ask for memory */
+    if (timer->time != NULL) {
+        timer->time->durations.buckets = buckets;
+    }
+    if (timer->state == NULL || timer->time == NULL || buckets == NULL) {
+        if (timer->time == NULL) {
+            PyMem_RawFree(buckets);
+        }
+        Py_DECREF(timer);
+        return PyErr_Occurred() ? NULL : PyErr_NoMemory();
+    }
+    return (PyObject *)timer;
+}
+
+static int
+timer_traverse(LoopTimer *timer, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(timer));
+    Py_VISIT(timer->module);
+    Py_VISIT(timer->select);
+    return 0;
+}
+
+static int
+timer_clear(LoopTimer *timer)
+{
+    Py_CLEAR(timer->select);
+    return 0;
+}
+
+static void
+timer_dealloc(LoopTimer *timer)
+{
+    PyTypeObject *type = Py_TYPE(timer);
+    PyObject_GC_UnTrack(timer);
+    timer_clear(timer);
+    if (timer->time != NULL && timer->libuv == NULL) { /* else libuv may still write there: it is left to it */
+        PyMem_RawFree(timer->time->durations.buckets);
+        PyMem_RawFree(timer->time);
+    }
+    Py_XDECREF(timer->module);
+    type->tp_free((PyObject *)timer);
+    Py_DECREF(type);
+}
+
+#endif

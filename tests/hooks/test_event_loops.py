@@ -1,0 +1,365 @@
+"""The event loop hook: its six stories, what an application can see of it, and loops of every kind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from otel_concurrency.hooks.event_loops import EventLoopHook
+from otel_concurrency.probes.choice import loop_timer_type
+from otel_concurrency.probes.loop_time import UNSEEN, LoopTimeRow, LoopTimes
+from tests.loops import run
+
+LoopFactory = Callable[[], asyncio.AbstractEventLoop]
+
+
+@pytest.fixture(params=[True, False], ids=["native", "pure"])
+def times(request: pytest.FixtureRequest) -> LoopTimes:
+    return LoopTimes(loop_timer_type(native=request.param))
+
+
+@pytest.fixture
+def hook(times: LoopTimes) -> Iterator[EventLoopHook]:
+    hook = EventLoopHook(times)
+    yield hook
+    hook.remove()
+
+
+def iterations(times: LoopTimes) -> int:
+    return sum(
+        row.time.blocking + row.time.polling + row.time.empty + row.time.untold for row in times.read()
+    )
+
+
+def only(times: LoopTimes) -> LoopTimeRow:
+    (row,) = times.read()
+    return row
+
+
+async def main() -> str:
+    await asyncio.sleep(0.001)
+    return "done"
+
+
+def test_installed_it_counts_and_removed_it_does_not(
+    hook: EventLoopHook, times: LoopTimes, loop_factory: LoopFactory
+) -> None:
+    run(loop_factory, main())
+    assert times.read() == []
+    hook.install()
+    assert run(loop_factory, main()) == "done"
+    counted = iterations(times)
+    assert counted >= 2
+    hook.remove()
+    run(loop_factory, main())
+    assert iterations(times) == counted
+
+
+def test_removal_leaves_every_class_as_it_was(hook: EventLoopHook) -> None:
+    import uvloop
+
+    owners = (asyncio.AbstractEventLoop, asyncio.BaseEventLoop, asyncio.SelectorEventLoop, uvloop.Loop)
+    before = [dict(vars(owner)) for owner in owners]
+    hook.install()
+    assert [dict(vars(owner)) for owner in owners] != before
+    hook.remove()
+    assert [dict(vars(owner)) for owner in owners] == before
+
+
+def test_installed_twice_it_counts_once(hook: EventLoopHook, times: LoopTimes) -> None:
+    hook.install()
+    hook.install()
+    loop = asyncio.new_event_loop()
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    loop.close()
+    assert iterations(times) == 1
+
+
+def test_patched_over_by_someone_else_it_falls_silent(hook: EventLoopHook, times: LoopTimes) -> None:
+    original = vars(asyncio.BaseEventLoop)["run_forever"]
+    hook.install()
+    ours = vars(asyncio.BaseEventLoop)["run_forever"]
+    seen = []
+
+    def theirs(self: Any) -> Any:
+        seen.append(self)
+        return ours(self)
+
+    asyncio.BaseEventLoop.run_forever = theirs  # type: ignore[method-assign]
+    try:
+        run(asyncio.new_event_loop, main())
+        counted = iterations(times)
+        hook.remove()
+        run(asyncio.new_event_loop, main())
+    finally:
+        asyncio.BaseEventLoop.run_forever = original  # type: ignore[method-assign]
+    assert len(seen) == 4
+    assert counted == iterations(times) > 0
+
+
+def test_our_own_trouble_stays_ours(loop_factory: LoopFactory, caplog: pytest.LogCaptureFixture) -> None:
+    def broken() -> Any:
+        raise ZeroDivisionError
+
+    times = LoopTimes(broken)
+    hook = EventLoopHook(times)
+    hook.install()
+    try:
+        assert run(loop_factory, main()) == "done"
+        assert run(loop_factory, main()) == "done"
+    finally:
+        hook.remove()
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+
+
+def test_a_refusing_original_is_heard(
+    hook: EventLoopHook, times: LoopTimes, loop_factory: LoopFactory
+) -> None:
+    hook.install()
+    loop = loop_factory()
+    loop.close()
+    with pytest.raises(RuntimeError, match="Event loop is closed"):
+        loop.run_forever()
+    assert times.read() == []
+
+
+def test_a_loop_that_runs_refuses_another_run_and_is_timed_on(
+    hook: EventLoopHook, times: LoopTimes, loop_factory: LoopFactory
+) -> None:
+    hook.install()
+
+    async def nested() -> None:
+        with pytest.raises(RuntimeError, match=r"(?i)already running"):
+            asyncio.get_running_loop().run_forever()
+        assert only(times).is_running
+        await asyncio.sleep(0.001)
+
+    run(loop_factory, nested())
+    assert not only(times).is_running
+
+
+def test_what_interrupts_a_run_comes_through_with_one_frame_more(
+    hook: EventLoopHook, times: LoopTimes, loop_factory: LoopFactory
+) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    def frames() -> list[str]:
+        loop = loop_factory()
+        loop.call_soon(interrupt)
+        with pytest.raises(KeyboardInterrupt) as caught:
+            loop.run_forever()
+        loop.close()
+        return [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)]
+
+    bare = frames()
+    hook.install()
+    assert frames() == [bare[0], "run_forever", *bare[1:]]
+    assert not only(times).is_running
+
+
+def test_while_it_runs_select_is_ours_and_afterwards_the_selectors_own(
+    hook: EventLoopHook, times: LoopTimes
+) -> None:
+    hook.install()
+    loop: Any = asyncio.new_event_loop()
+    selector = loop._selector
+    seen = []
+
+    async def look() -> None:
+        seen.append(("select" in vars(selector), selector.select.__name__, selector.select.__wrapped__))
+
+    loop.run_until_complete(look())
+    assert seen == [(True, "select", selector.select)]
+    assert "select" not in vars(selector)
+    loop.close()
+
+
+@pytest.mark.parametrize("kind", ["their own", "a mock", "no dict"])
+def test_a_select_that_is_somebody_elses_is_left_alone(
+    kind: str, hook: EventLoopHook, times: LoopTimes
+) -> None:
+    from unittest import mock
+
+    hook.install()
+    loop: Any = asyncio.new_event_loop()
+    selector, seen = loop._selector, []
+    select = selector.select
+
+    class Slotted:
+        __slots__ = ()
+
+        def select(self, timeout: Any = None) -> Any:
+            return select(timeout)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(selector, name)
+
+    theirs: Any = Slotted() if kind == "no dict" else selector
+    if kind == "their own":
+        selector.select = lambda timeout=None: select(timeout)
+    elif kind == "a mock":
+        theirs = mock.Mock(wraps=selector)
+    loop._selector = theirs
+    before = theirs.select
+    loop.call_soon(lambda: seen.append(theirs.select == before))
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    loop._selector = selector
+    vars(selector).pop("select", None)
+    loop.close()
+    assert seen == [True]
+    assert (only(times).way, iterations(times)) == (UNSEEN, 0)
+
+
+def test_a_loop_that_is_none_of_those_we_know_is_told_as_unseen(
+    hook: EventLoopHook, times: LoopTimes
+) -> None:
+    hook.install()
+
+    class Foreign(asyncio.AbstractEventLoop):
+        def is_running(self) -> bool:
+            return False
+
+        def is_closed(self) -> bool:
+            return False
+
+        def run_forever(self) -> None:
+            assert only(times).is_running
+
+    Foreign().run_forever()
+    row = only(times)
+    assert (row.loop_type, row.way, row.is_running) == ("other", UNSEEN, False)
+
+
+def test_loops_in_threads_have_rows_of_their_own(
+    hook: EventLoopHook, times: LoopTimes, lazy_loop_factory: LoopFactory
+) -> None:
+    hook.install()
+    together = threading.Barrier(3)
+    seen: list[list[LoopTimeRow]] = []
+
+    async def meet() -> None:
+        together.wait()
+        await asyncio.sleep(0.01)
+        together.wait()
+
+    threads = [threading.Thread(target=run, args=(lazy_loop_factory, meet())) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    together.wait()
+    seen.append(times.read())
+    together.wait()
+    for thread in threads:
+        thread.join()
+    assert [(row.loop_id, row.is_running) for row in seen[0]] == [(0, True), (1, True)]
+    assert {row.thread_ident for row in seen[0]} == {thread.ident for thread in threads}
+    assert [row.is_running for row in times.read()] == [False, False]
+
+
+def test_removed_while_a_loop_runs_it_lets_go_at_once(
+    hook: EventLoopHook, times: LoopTimes, loop_factory: LoopFactory
+) -> None:
+    hook.install()
+
+    async def remove() -> None:
+        loop: Any = asyncio.get_running_loop()
+        hook.remove()
+        if hasattr(loop, "_selector"):
+            assert "select" not in vars(loop._selector)
+        await asyncio.sleep(0.001)
+
+    run(loop_factory, remove())
+    assert not only(times).is_running
+    hook.install()
+    assert run(loop_factory, main()) == "done"
+
+
+def test_run_after_run_with_a_new_loop_each_stays_one_row(
+    hook: EventLoopHook, times: LoopTimes, lazy_loop_factory: LoopFactory
+) -> None:
+    hook.install()
+    counts = []
+    for _ in range(5):
+        run(lazy_loop_factory, main())
+        counts.append(iterations(times))
+    assert counts == sorted(set(counts))
+    assert only(times).loop_id == 0
+
+
+def test_a_loop_that_nests_its_iterations(hook: EventLoopHook, times: LoopTimes) -> None:
+    """As nest_asyncio does: `_run_once` inside a callback."""
+    hook.install()
+    loop: Any = asyncio.new_event_loop()
+
+    def nest() -> None:
+        loop.call_soon(lambda: None)
+        loop._run_once()
+        loop.stop()
+
+    loop.call_soon(nest)
+    loop.run_forever()
+    loop.close()
+    assert iterations(times) == 2
+    assert only(times).time.durations.count == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_fork_while_it_runs_counts_from_zero_in_the_child(
+    hook: EventLoopHook, times: LoopTimes, lazy_loop_factory: LoopFactory
+) -> None:
+    hook.install()
+
+    async def fork() -> int:
+        await asyncio.sleep(0.001)
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                times.reset()
+                row = only(times)
+                is_zero = row.is_running and row.time.blocking == row.time.idle_ns == 0
+                code = 0 if is_zero and row.time.active_ns < 1_000_000_000 else 2
+            finally:
+                os._exit(code)
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])  # noqa: ASYNC222
+
+    assert run(lazy_loop_factory, fork()) == 0
+
+
+def test_cpu_blocked_and_queue_of_a_running_loop(
+    hook: EventLoopHook, times: LoopTimes, lazy_loop_factory: LoopFactory
+) -> None:
+    hook.install()
+    seen = SimpleNamespace()
+
+    async def block() -> None:
+        loop = asyncio.get_running_loop()
+        handle = loop.call_later(60, print)
+        loop.call_soon(lambda: None)
+        loop.call_soon(lambda: None)
+        end = time.thread_time_ns() + 30_000_000
+        while time.thread_time_ns() < end:
+            pass
+        time.sleep(0.05)
+        seen.row = only(times)
+        handle.cancel()
+
+    run(lazy_loop_factory, block())
+    row = seen.row
+    assert (row.ready, row.timers) == ((2, 1) if row.loop_type == "selector" else (None, None))
+    if sys.platform == "linux":
+        assert row.use.cpu_ns >= 30_000_000 * 0.99
+        assert row.use.runqueue_ns is not None
+        assert 50_000_000 * 0.99 <= row.use.blocked_ns <= row.time.active_ns - 30_000_000 * 0.99
