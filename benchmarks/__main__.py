@@ -1,4 +1,4 @@
-"""One report on what we cost: a task, a step, an iteration, a work item, a request, an exit; beside others."""
+"""One report on what we cost: tasks, steps, iterations, work items, requests, an exit; beside others."""
 
 from __future__ import annotations
 

@@ -140,9 +140,8 @@ def test_a_loop_that_runs_refuses_another_run_and_is_timed_on(
 
     async def nested() -> None:
         with pytest.raises(RuntimeError, match=r"(?i)already running"):
-            asyncio.get_running_loop().run_forever()
+            asyncio.get_running_loop().run_forever()  # CPython 3.13 forgets then that it runs
         assert only(times).is_running
-        await asyncio.sleep(0.001)
 
     run(loop_factory, nested())
     assert not only(times).is_running
