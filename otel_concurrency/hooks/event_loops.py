@@ -78,7 +78,7 @@ class EventLoopHook:
         if self._is_broken:
             return None
         try:
-            if loop.is_running() or loop.is_closed():  # the original is about to refuse
+            if _is_refused(loop):
                 return None
             timed = self._times.timed(loop)
             if timed.is_running:
@@ -147,6 +147,14 @@ class _Run:
         self.put_back()
         if self._timed.is_running:
             self._timed.ended()
+
+
+def _is_refused(loop: Any) -> bool:
+    """Whether the loop is about to refuse to run, or is of a kind that does not even tell that."""
+    try:
+        return bool(loop.is_running() or loop.is_closed())
+    except Exception:
+        return True
 
 
 def _libuv_of(loop: Any) -> tuple[Any, str] | None:

@@ -56,10 +56,6 @@ class LibuvTotals:
         self._metrics = ctypes.c_uint64 * _METRICS_ROOM
         if libuv.uv_loop_configure(self._loop, _METRICS_IDLE_TIME):
             raise ValueError("this libuv does not count idle time")
-        self.begin()
-
-    def begin(self) -> None:
-        """Begin at zero."""
         self._began = self._now()
 
     def read(self) -> Totals:

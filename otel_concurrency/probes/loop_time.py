@@ -95,10 +95,6 @@ class LoopTimer(Protocol):
         """Return the totals."""
         ...
 
-    def reset(self) -> None:
-        """Begin at zero, as a forked child must; a run that is under way in this thread goes on."""
-        ...
-
 
 @dataclass(frozen=True, slots=True)
 class LoopTimeRow:
@@ -220,17 +216,9 @@ class LoopTimes:
         return list(rows.values())
 
     def reset(self) -> None:
-        """Begin at zero, as a forked child must; of the parent's loops only this thread's are there."""
+        """Begin without any loop, as a forked child must: a run that was under way is the parent's."""
         self._lock = threading.RLock()  # another thread may have held it at the fork
-        here = threading.get_ident()
-        self._loops = [each for each in self._loops if each.is_running and each.thread_ident == here]
-        for known in self._loops:
-            loop = known.reference()
-            if loop is not None:
-                known.loop_id, known.loop_type = self._loop_of(loop)
-            known.timer.reset()
-            known.clock = ThreadClock()
-            known.clock.enter()
+        self._loops = []
 
 
 def _nobody() -> None:

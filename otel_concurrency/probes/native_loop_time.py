@@ -10,14 +10,13 @@ from otel_concurrency.probes.native import histogram_state
 class NativeLoopTimer:
     """Follows one loop through its runs, one at a time."""
 
-    __slots__ = ("_native", "begin_libuv", "begin_select", "end", "reset")
+    __slots__ = ("_native", "begin_libuv", "begin_select", "end")
 
     def __init__(self) -> None:
         native = self._native = _native.LoopTimer()
         self.begin_select = native.begin_select
         self.begin_libuv = native.begin_libuv
         self.end = native.end
-        self.reset = native.reset
 
     def read(self) -> TimerReading:
         """Return the totals."""

@@ -60,12 +60,6 @@ class PureLoopTimer:
         before, run = self._before, self._run
         return before if run is None else add_readings(before, run.read())
 
-    def reset(self) -> None:
-        """Begin at zero, as a forked child must; a run that is under way in this thread goes on."""
-        self._before = NO_TIME
-        if self._run is not None:
-            self._run.reset()
-
 
 class _SelectRun:
     """One run: a function with what it counts in its own variables, which cost least.
@@ -147,16 +141,8 @@ class _SelectRun:
                 _state(list(buckets), busy_ns, shortest_ns, longest_ns),
             )
 
-        def reset() -> None:
-            nonlocal active_ns, idle_ns, busy_ns, blocking, polling, empty, events
-            nonlocal longest_ns, shortest_ns, mark
-            active_ns = idle_ns = busy_ns = blocking = polling = empty = events = longest_ns = 0
-            shortest_ns = sys.maxsize
-            buckets[:] = [0] * BUCKET_COUNT
-            mark = (mark[0], now_ns(), 0, 0)
-
         self.select = functools.update_wrapper(select, original)
-        self.end, self.read, self.reset = end, read, reset
+        self.end, self.read = end, read
 
 
 class _LibuvRun:
@@ -174,9 +160,6 @@ class _LibuvRun:
             return self._last
         active_ns, idle_ns, iterations, events = self._totals.read()
         return NO_TIME._replace(active_ns=active_ns, idle_ns=idle_ns, untold=iterations, events=events)
-
-    def reset(self) -> None:
-        self._totals.begin()
 
 
 def _state(buckets: list[int], sum_ns: int, min_ns: int, max_ns: int) -> HistogramState:

@@ -170,20 +170,6 @@ def test_one_run_at_a_time(make_timer: MakeTimer) -> None:
     assert select(0) is selector.found
 
 
-def test_reset_begins_at_zero_within_a_run(make_timer: MakeTimer) -> None:
-    timer, selector = make_timer(), Selector()
-    select = timer.begin_select(selector.select)
-    select(None)
-    spin(TICK_NS)
-    timer.reset()
-    read = timer.read()
-    assert (read.blocking, read.idle_ns, read.durations.count) == (0, 0, 0)
-    assert read.active_ns < TICK_NS
-    select(0)
-    timer.end()
-    assert timer.read().empty == 1
-
-
 def test_nothing_is_held_when_a_run_is_over(make_timer: MakeTimer) -> None:
     timer, selector = make_timer(), Selector()
     watch = weakref.ref(selector)
@@ -398,26 +384,26 @@ def test_loops_beyond_the_limit_share_a_row(make_timer: MakeTimer) -> None:
         loop.close()
 
 
-def test_in_a_forked_child_only_this_threads_runs_go_on(make_timer: MakeTimer) -> None:
-    times = LoopTimes(make_timer)
-    ours, theirs, stopped = (asyncio.new_event_loop() for _ in range(3))
+def test_after_a_reset_a_run_under_way_is_told_no_more_and_ids_begin_anew(make_timer: MakeTimer) -> None:
+    ids = LoopIndex()
+    times = LoopTimes(make_timer, loops=ids)
+    parents, ours = asyncio.new_event_loop(), asyncio.new_event_loop()
 
-    def begin(loop: asyncio.AbstractEventLoop) -> None:
+    def begin(loop: asyncio.AbstractEventLoop) -> Any:
         timed = times.timed(loop)
         timed.timer.begin_select(Selector().select)(0)
         timed.began("select")
+        return timed
 
-    begin(ours)
-    begin(stopped)
-    times.timed(stopped).ended()
-    thread = threading.Thread(target=begin, args=(theirs,))
-    thread.start()
-    thread.join()
-    assert len(times.read()) == 3
+    timed = begin(parents)
+    ids.reset()
     times.reset()
+    assert times.read() == []
+    begin(ours)
+    timed.ended()
     (row,) = times.read()
-    assert (row.loop_id, row.is_running, row.time.empty) == (0, True, 0)
-    for loop in (ours, theirs, stopped):
+    assert (row.loop_id, row.is_running, row.time.empty) == (0, True, 1)
+    for loop in (ours, parents):
         loop.close()
 
 
@@ -450,4 +436,4 @@ def test_utilization_of_a_known_load(make_timer: MakeTimer, lazy_loop_factory: A
     whole = worked.pop()
     truth = sum(worked) / whole
     measured = row.time.active_ns / (row.time.active_ns + row.time.idle_ns)
-    assert abs(measured - truth) < 0.05
+    assert abs(measured - truth) < 0.05, (measured, truth)

@@ -301,7 +301,6 @@ static PyMethodDef timer_methods[] = {
     {"begin_libuv", (PyCFunction)timer_begin_libuv, METH_VARARGS, timer_begin_libuv_doc},
     {"end", (PyCFunction)timer_end, METH_NOARGS, timer_end_doc},
     {"read", (PyCFunction)timer_read, METH_NOARGS, timer_read_doc},
-    {"reset", (PyCFunction)timer_reset, METH_NOARGS, timer_reset_doc},
     {NULL, NULL, 0, NULL},
 };
 

@@ -289,24 +289,6 @@ timer_end(LoopTimer *timer, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(timer_reset_doc,
-"reset()\n--\n\n"
-"Begin at zero, as a forked child must; a run that is under way in this thread goes on.");
-
-static PyObject *
-timer_reset(LoopTimer *timer, PyObject *Py_UNUSED(ignored))
-{
-    LoopTime *time = timer->time;
-    uint64_t *buckets = time->durations.buckets;
-    LoopPhase phase = time->phase;
-    memset(time, 0, sizeof(*time));
-    memset(buckets, 0, BUCKET_COUNT * sizeof(uint64_t));
-    time->durations.buckets = buckets;
-    time->phase = phase;
-    time->since_ns = timer_now_ns(timer);
-    Py_RETURN_NONE;
-}
-
 PyDoc_STRVAR(timer_read_doc,
 "read()\n--\n\n"
 "Return the arguments of a `TimerReading`; what is under way counts up to now.");
