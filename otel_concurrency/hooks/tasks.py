@@ -45,8 +45,8 @@ class TaskHook:
         create = self._probe.create_task
         wants = _parameters(original)
 
-        # With the exact parameters no dict is built on the way, and what has its default stays at home; beyond
-        # these, whatever comes goes through.
+        # With the exact parameters no dict is built on the way, and what has its default stays at home;
+        # beyond these, whatever comes goes through.
         def with_name(self: Any, coro: Any, *, name: Any = None) -> Any:
             if name is None:  # the default
                 return create(original, self, coro)

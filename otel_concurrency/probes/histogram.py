@@ -151,7 +151,7 @@ class Histogram:
             self._zero_count += 1
             return
         self._sum_ns += ns
-        position = bisect_left(_UPPER_BOUNDS_NS, ns)  # `bucket_position`, without its call
+        position = bisect_left(UPPER_BOUNDS_NS, ns)  # `bucket_position`, without its call
         self._buckets[position] += 1
         if origin is not None:
             self._keep_exemplar(position, ns, origin, at_unix_ns)
