@@ -2,9 +2,10 @@
 
    The pure twin is probes/pure.py, the tests are the same. On CPython 3.10 to 3.13 a proxy around the coroutine sees the
    steps (native_source/proxy.h), from 3.14 a context watcher (native_source/watcher.h). The work probe: a row per pool
-   (native_source/work.h; its twin is probes/pure_work.py). Loop timers: native_source/loop_time.h and libuv.h (their twin
-   is probes/pure_loop_time.py). No probe, but in need of C: native_source/repeat.h. Hot paths call no OpenTelemetry API
-   and run no Python code but the coroutine. All state belongs to one module instance, so to one interpreter. */
+   (native_source/work.h; its twin is probes/pure_work.py), and what pools send to other processes (native_source/sent.h,
+   probes/pure_sent.py). Loop timers: native_source/loop_time.h and libuv.h (their twin is probes/pure_loop_time.py). No
+   probe, but in need of C: native_source/repeat.h. Hot paths call no OpenTelemetry API and run no Python code but the
+   coroutine. All state belongs to one module instance, so to one interpreter. */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -28,6 +29,7 @@ typedef struct ModuleState {
     PyTypeObject *work_probe_type;
     PyTypeObject *pool_type;
     PyTypeObject *work_type;
+    PyTypeObject *sent_type;
     PyTypeObject *timer_type;
     PyTypeObject *timed_select_type;
     PyObject *slot_key;
@@ -526,8 +528,10 @@ module_exec(PyObject *module)
     state->work_probe_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &work_probe_spec, NULL);
     state->pool_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &pool_spec, NULL);
     state->work_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &work_spec, NULL);
+    state->sent_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &sent_spec, NULL);
     if (state->work_probe_type == NULL || state->pool_type == NULL || state->work_type == NULL
-        || PyModule_AddType(module, state->work_probe_type) < 0) {
+        || state->sent_type == NULL || PyModule_AddType(module, state->work_probe_type) < 0
+        || PyModule_AddType(module, state->sent_type) < 0) {
         return -1;
     }
     state->timer_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &timer_spec, NULL);
@@ -570,6 +574,7 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->work_probe_type);
     Py_VISIT(state->pool_type);
     Py_VISIT(state->work_type);
+    Py_VISIT(state->sent_type);
     Py_VISIT(state->timer_type);
     Py_VISIT(state->timed_select_type);
 #ifdef WATCH_CONTEXTS
@@ -591,6 +596,7 @@ module_clear(PyObject *module)
     Py_CLEAR(state->work_probe_type);
     Py_CLEAR(state->pool_type);
     Py_CLEAR(state->work_type);
+    Py_CLEAR(state->sent_type);
     Py_CLEAR(state->timer_type);
     Py_CLEAR(state->timed_select_type);
 #ifdef WATCH_CONTEXTS

@@ -30,6 +30,7 @@ class NativeWorkProbe:
     """
 
     way = "native"
+    sent = _native.Sent
 
     def __init__(
         self,

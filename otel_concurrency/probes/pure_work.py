@@ -18,6 +18,7 @@ from typing import Any
 from otel_concurrency.probes.functions import joined, name_parts
 from otel_concurrency.probes.histogram import Histogram
 from otel_concurrency.probes.pure import type_name
+from otel_concurrency.probes.pure_sent import PureSent
 from otel_concurrency.probes.work import (
     MAX_ERROR_TYPES,
     MAX_FUNCTIONS,
@@ -81,6 +82,7 @@ class PureWorkProbe:
     """
 
     way = "pure"
+    sent = PureSent
 
     def __init__(
         self,
@@ -252,6 +254,17 @@ class PurePoolProbe:
         work._submitted_ns = self.probe.now_ns()
         work._pool = work._otel_concurrency_pool = self
         return work
+
+    def send(
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        carrier: dict[str, str],
+        submitted_ns: int,
+        /,
+    ) -> PureSent:
+        """Count a work item as submitted, and return what stands for it until it leaves this process."""
+        return PureSent(self, function, args, carrier, submitted_ns)
 
     def submitted(self) -> None:
         """Count a work item that went in unwrapped, accepted."""

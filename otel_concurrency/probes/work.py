@@ -92,6 +92,51 @@ class Work(Protocol):
         ...
 
 
+class Sent(Protocol):
+    """A function on its way to another process, in whose place it stands until it is packed.
+
+    It counts one end, whichever it is told first; let go of without any, it counts as cancelled. Calling it
+    calls the function, and its pickled form is one that does the same. `_otel_concurrency_pool` is its
+    `PoolProbe`.
+    """
+
+    @property
+    def function(self) -> Callable[..., Any]:
+        """What was submitted."""
+        ...
+
+    @property
+    def parcel(self) -> tuple[dict[str, str], int, str]:
+        """What travels beside it: the carrier, when it was handed in, and the name of its pool."""
+        ...
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function, uncounted."""
+        ...
+
+    def reject(self) -> None:
+        """Count it as refused by its pool."""
+        ...
+
+    def cancel(self) -> None:
+        """Count it as cancelled before it began."""
+        ...
+
+    def abandon(self) -> None:
+        """Count it as given up by its pool."""
+        ...
+
+    def done(self, now_ns: int, timing: tuple[int, int] | None, error_type: str | None, /) -> None:
+        """Count its end.
+
+        Args:
+            now_ns: When it came back, by the clock of when it was handed in.
+            timing: How long it was queued, and how long it ran; None: unknown. The rest was transfer.
+            error_type: `type_name` of what it raised.
+        """
+        ...
+
+
 class PoolProbe(Protocol):
     """One pool's way to its row. Everything here may be called from any thread, and within a collection.
 
@@ -113,6 +158,26 @@ class PoolProbe(Protocol):
         Args:
             function: Called with whatever the result is called with.
             context: The function runs in it, by `context.run`; None: in the caller's.
+        """
+        ...
+
+    def send(
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        carrier: dict[str, str],
+        submitted_ns: int,
+        /,
+    ) -> Sent:
+        """Count a work item as submitted, and return what stands for it until it leaves this process.
+
+        Exemplars of its times keep the origin variable's value of now.
+
+        Args:
+            function: What was submitted.
+            args: Its positional arguments, for where the function is one of them.
+            carrier: What travels beside it.
+            submitted_ns: When it was handed in.
         """
         ...
 
@@ -166,6 +231,9 @@ class WorkProbe(Protocol):
 
     way: str
     """`native` or `pure`."""
+
+    sent: type[Any]
+    """The class of what `PoolProbe.send` returns."""
 
     def pool(self, name: str, kind: PoolKind) -> PoolProbe:
         """Return a new pool's probe; pools of one name and kind share a row."""

@@ -579,6 +579,38 @@ pool_crashed(PoolProbe *pool, PyObject *name)
     return pool_count_name(pool, pool->row->crashes, name);
 }
 
+/* The end of a work item that was timed elsewhere; times below 0 are unknown, what is NULL is none. */
+typedef struct {
+    int64_t queue_ns;
+    int64_t run_ns;
+    int64_t transfer_ns;
+    PyObject *error_type;
+    PyObject *origin;
+} End;
+
+/* Count all of it but the run time: that belongs to a function, which is to be looked for after this. */
+static void
+count_end(PoolProbe *pool, const End *end, int cancelled)
+{
+    WorkProbe *probe = pool->probe;
+    WorkRow *row = pool->row;
+    if (end->error_type != NULL) {
+        count_name(probe, row->failed, end->error_type);
+    }
+    else if (cancelled) {
+        row->cancelled++;
+    }
+    else {
+        row->finished++;
+    }
+    if (end->queue_ns >= 0) {
+        work_observe(probe, &row->queue_times, end->queue_ns, end->origin);
+    }
+    if (end->transfer_ns >= 0) {
+        work_observe(probe, &row->transfer_times, end->transfer_ns, end->origin);
+    }
+}
+
 static PyObject *
 pool_done(PoolProbe *pool, PyObject *args, PyObject *keywords)
 {
@@ -602,36 +634,21 @@ pool_done(PoolProbe *pool, PyObject *args, PyObject *keywords)
         PyErr_SetString(PyExc_TypeError, "error_type is a str or None");
         return NULL;
     }
-    WorkProbe *probe = pool->probe;
-    WorkRow *row = pool->row;
     int is_true = PyObject_IsTrue(origin);
     if (is_true < 0) {
         return NULL;
     }
-    PyObject *kept = is_true ? origin : NULL;
-    if (error != Py_None) {
-        count_name(probe, row->failed, error);
-    }
-    else if (cancelled) {
-        row->cancelled++;
-    }
-    else {
-        row->finished++;
-    }
-    if (queue_ns >= 0) {
-        work_observe(probe, &row->queue_times, queue_ns, kept);
-    }
-    if (transfer_ns >= 0) {
-        work_observe(probe, &row->transfer_times, transfer_ns, kept);
-    }
-    if (run_ns >= 0) {
-        FunctionRow *found = function_row_named(probe, row, NULL, NULL, function);
-        if (found != NULL) {
-            work_observe(probe, &found->run_times, run_ns, kept);
-        }
+    End end = {.queue_ns = queue_ns, .run_ns = run_ns, .transfer_ns = transfer_ns, .origin = is_true ? origin : NULL};
+    end.error_type = error != Py_None ? error : NULL;
+    count_end(pool, &end, cancelled);
+    FunctionRow *found = run_ns >= 0 ? function_row_named(pool->probe, pool->row, NULL, NULL, function) : NULL;
+    if (found != NULL) {
+        work_observe(pool->probe, &found->run_times, run_ns, end.origin);
     }
     Py_RETURN_NONE;
 }
+
+#include "sent.h"
 
 static PyObject *
 pool_name_get(PoolProbe *pool, void *Py_UNUSED(closure))
@@ -658,6 +675,7 @@ pool_dealloc(PoolProbe *pool)
 }
 
 static PyMethodDef pool_methods[] = {
+    {"send", (PyCFunction)(void (*)(void))pool_send, METH_FASTCALL, NULL},
     {"wrap", (PyCFunction)(void (*)(void))pool_wrap, METH_FASTCALL | METH_KEYWORDS, NULL},
     {"submitted", (PyCFunction)pool_submitted, METH_NOARGS, NULL},
     {"rejected", (PyCFunction)pool_rejected, METH_NOARGS, NULL},
