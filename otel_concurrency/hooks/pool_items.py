@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import Any, Protocol
 
 KEY = "_otel_concurrency"
 """The attribute that we add to what travels."""
@@ -37,28 +37,30 @@ _MACHINERY = ("concurrent.futures.", "multiprocessing.", "asyncio.", "otel_concu
 _logger = logging.getLogger(__name__)
 
 
-class Item(NamedTuple):
-    """An item that is about to run, for the observer.
+class Observer(Protocol):
+    """Called before an item runs; what it returns is called after."""
 
-    Attributes:
-        function: What will be called, as the pool has it.
-        args: Its positional arguments.
-        carrier: What was captured where it was handed in.
-        pool: The name of its pool.
-        kind: `process` or `mp_pool`.
-        queue_ns: From being handed in to now.
-    """
+    def __call__(
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        carrier: Carrier,
+        pool: str,
+        kind: str,
+        queue_ns: int,
+        /,
+    ) -> End | None:
+        """Take note of an item that is about to run.
 
-    function: Callable[..., Any]
-    args: tuple[Any, ...]
-    carrier: Carrier
-    pool: str
-    kind: str
-    queue_ns: int
-
-
-Observer = Callable[[Item], "End | None"]
-"""Called before an item runs; what it returns is called after."""
+        Args:
+            function: What will be called, as the pool has it.
+            args: Its positional arguments.
+            carrier: What was captured where it was handed in.
+            pool: The name of its pool.
+            kind: `process` or `mp_pool`.
+            queue_ns: From being handed in to now.
+        """
+        ...
 
 
 class ItemsInWorker:
@@ -70,8 +72,11 @@ class ItemsInWorker:
 
     def __init__(self, observer: Observer | None) -> None:
         self.observer = observer
-        self._running: _Running | None = None
         self._has_failed = False
+        # The item that runs now, and its durations: a pool may build a second result of it.
+        self._key: object = None
+        self._began_ns = self._queue_ns = self._run_ns = 0
+        self._end: End | None = None
 
     def begin(
         self, key: object, parcel: Parcel | None, kind: str, function: Any, args: tuple[Any, ...]
@@ -79,60 +84,50 @@ class ItemsInWorker:
         """Take note of the item that this process runs next.
 
         Args:
-            key: Tells its result apart.
+            key: Tells its result apart; never None.
             parcel: What travelled beside it; None where whoever submitted it is not observed.
             kind: `process` or `mp_pool`.
             function: What will be called.
             args: Its positional arguments.
         """
         if parcel is None:
-            self._running = None
+            self._key = None
             return
-        carrier, submitted_ns, pool = parcel
         began_ns = now_ns()
-        queue_ns = max(began_ns - submitted_ns, 0)
-        self._running = running = _Running(key, queue_ns, began_ns)
+        carrier, submitted_ns, pool = parcel
+        queue_ns = began_ns - submitted_ns if began_ns > submitted_ns else 0
+        self._key, self._queue_ns, self._began_ns, self._run_ns = key, queue_ns, began_ns, -1
+        self._end = None
         if self.observer is not None:
             try:
-                running.end = self.observer(Item(function, args, carrier, pool, kind, queue_ns))
+                self._end = self.observer(function, args, carrier, pool, kind, queue_ns)
             except Exception:
                 self._log_once()
-            if running.end is not None:
-                running.began_ns = now_ns()  # what the observer took is neither queue nor run time
+            if self._end is not None:
+                self._began_ns = now_ns()  # what the observer took is neither queue nor run time
 
     def end(self, key: object, error: BaseException | None, stacktrace: str | None) -> Timing | None:
         """Return what travels beside the result; the second call for an item says what the first did.
 
         A pool builds a second result where the first one cannot be pickled.
         """
-        running = self._running
-        if running is None or running.key != key:
+        if self._key != key:
             return None
-        if running.run_ns < 0:
-            running.run_ns = now_ns() - running.began_ns
-            end, running.end = running.end, None
+        if self._run_ns < 0:
+            self._run_ns = now_ns() - self._began_ns
+            end = self._end
             if end is not None:
+                self._end = None
                 try:
                     end(error, stacktrace)
                 except Exception:
                     self._log_once()
-        return running.queue_ns, running.run_ns
+        return self._queue_ns, self._run_ns
 
     def _log_once(self) -> None:
         if not self._has_failed:
             self._has_failed = True
             _logger.exception("Observing a work item failed; the item itself is not affected")
-
-
-class _Running:
-    __slots__ = ("began_ns", "end", "key", "queue_ns", "run_ns")
-
-    def __init__(self, key: object, queue_ns: int, began_ns: int) -> None:
-        self.key = key
-        self.queue_ns = queue_ns
-        self.began_ns = began_ns
-        self.run_ns = -1
-        self.end: End | None = None
 
 
 def transfer_ns(total_ns: int, timing: Timing | None) -> int | None:
@@ -169,7 +164,11 @@ class Fence:
         try:
             return function(*args)
         except Exception:
-            if not self._has_failed:
-                self._has_failed = True
-                _logger.exception("Observing %s failed; it is not affected itself", self._what)
+            self.log_once()
             return None
+
+    def log_once(self) -> None:
+        """Log what is being handled, if it is the first: for where calling the fence would cost too much."""
+        if not self._has_failed:
+            self._has_failed = True
+            _logger.exception("Observing %s failed; it is not affected itself", self._what)

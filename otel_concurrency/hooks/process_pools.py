@@ -1,10 +1,13 @@
 """Where we attach to `ProcessPoolExecutor`, so that pickling and its errors stay the application's own.
 
-On the submitter's thread `submit` puts an `_Item` in the function's place. It never leaves this process:
+On the submitter's thread `submit` puts a `Sent` in the function's place. It never leaves this process:
 `_CallItem.__init__`, which builds what is pickled, takes the plain function out again and hangs a parcel on
 the call item, beside it. In the worker, `_CallItem.__setstate__` reads the parcel, and `_ResultItem.__init__`
-hangs two durations on the result. In the parent a result, an item that cannot be pickled, and the end of a
-broken pool pass through one method each. `map` and `run_in_executor` end in `submit`.
+hangs two durations on the result. What comes back is for process_results.py. `map` and `run_in_executor` end
+in `submit`.
+
+A round trip takes some 60 µs, half a dozen changes of thread and process, each with cold caches: what runs on
+this way twice for every item is spelled out rather than called.
 
 Leans on CPython `concurrent/futures/process.py`, 3.10 to 3.15.
 """
@@ -12,10 +15,8 @@ Leans on CPython `concurrent/futures/process.py`, 3.10 to 3.15.
 from __future__ import annotations
 
 import functools
-import os
 import weakref
-from collections.abc import Callable, Iterator, Mapping
-from contextvars import ContextVar
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -28,19 +29,11 @@ from otel_concurrency.hooks.pool_items import (
     Fence,
     ItemsInWorker,
     Observer,
-    Parcel,
-    Timing,
     creation_site,
     now_ns,
-    transfer_ns,
 )
-from otel_concurrency.hooks.worker_crashes import Workers
-from otel_concurrency.probes.functions import function_name
-from otel_concurrency.probes.pure import type_name
+from otel_concurrency.hooks.process_results import ProcessResults
 from otel_concurrency.probes.work import PoolLevel, PoolProbe, WorkProbe
-
-_BROKEN = "concurrent.futures.process.BrokenProcessPool"
-_CANCELLED = ("CANCELLED", "CANCELLED_AND_NOTIFIED")
 
 
 class ProcessPoolHook:
@@ -51,7 +44,6 @@ class ProcessPoolHook:
         capture: Returns what the submitter's context has to carry.
         observer: Called around each item in the worker process.
         name: Names a pool.
-        origin: Context variable whose value exemplars keep.
     """
 
     def __init__(
@@ -61,12 +53,10 @@ class ProcessPoolHook:
         capture: Callable[[], Carrier] = dict,
         observer: Observer | None = None,
         name: Callable[[Any], str] = creation_site,
-        origin: ContextVar[Any] | None = None,
     ) -> None:
         self._probe = probe
         self._capture = capture
         self._name = name
-        self._origin = origin
         self._in_worker = ItemsInWorker(observer)
         self._pools: weakref.WeakKeyDictionary[Any, PoolProbe] = weakref.WeakKeyDictionary()
         self._patches: list[Patch] = []
@@ -107,14 +97,15 @@ class ProcessPoolHook:
 
     def _patch(self, module: ModuleType) -> None:
         pool, manager = module.ProcessPoolExecutor, module._ExecutorManagerThread
+        results = ProcessResults(self._probe.sent, self._probe_of, self._fence)
         for owner, name, make in (
             (module._CallItem, "__init__", self._unwrap),
             (module._CallItem, "__setstate__", self._arrive),
             (module._ResultItem, "__init__", self._answer),
-            (module._SafeQueue, "_on_queue_feeder_error", self._fail_to_pickle),
-            (manager, "process_result_item", self._take_result),
-            (manager, "flag_executor_shutting_down", self._shut_down),
-            (manager, "terminate_broken", self._break),
+            (module._SafeQueue, "_on_queue_feeder_error", results.fail_to_pickle),
+            (manager, "process_result_item", results.take),
+            (manager, "flag_executor_shutting_down", results.shut_down),
+            (manager, "terminate_broken", results.break_down),
             (pool, "__init__", self._meet),
             (pool, "submit", self._submit),  # last: what it hands in, the others understand
         ):
@@ -143,32 +134,36 @@ class ProcessPoolHook:
         return __init__
 
     def _submit(self, original: Callable[..., Any], switch: Switch) -> Callable[..., Any]:
+        capture, fence, pools, sent = self._capture, self._fence, self._pools, self._probe.sent
+
         @functools.wraps(original)
         def submit(pool: Any, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
-            item = self._fence(self._item, pool, fn, args) if switch.is_on else None
+            item = None
+            if switch.is_on:
+                try:
+                    # One that is an item comes from a subclass whose submit came by here as well.
+                    function = fn if type(fn) is not sent else fn.function
+                    known = vars(pool).get(KEY)
+                    probe = known[1] if known is not None and known[0] is pools else self._probe_of(pool)
+                    item = probe.send(function, args, capture(), now_ns())
+                except Exception:
+                    fence.log_once()
             if item is None:
                 return original(pool, fn, *args, **kwargs)
             try:
-                future = original(pool, item, *args, **kwargs)
+                return original(pool, item, *args, **kwargs)
             except BaseException:
                 item.reject()
                 raise
-            item.accept()
-            return future
 
         return submit
 
-    def _item(self, pool: Any, function: Any, args: tuple[Any, ...]) -> _Item:
-        if type(function) is _Item:  # from a subclass whose submit came by here as well
-            function = function.function
-        probe = self._probe_of(pool)
-        origin = self._origin.get(None) if self._origin is not None else None
-        return _Item(function, args, probe, (self._capture(), now_ns(), probe.name), origin)
-
     def _unwrap(self, original: Callable[..., None], switch: Switch) -> Callable[..., Any]:
+        sent = self._probe.sent
+
         @functools.wraps(original)
         def __init__(call: Any, work_id: int, fn: Any, args: Any, kwargs: Any) -> None:  # noqa: N807
-            if type(fn) is _Item:
+            if type(fn) is sent:
                 original(call, work_id, fn.function, args, kwargs)
                 if switch.is_on:
                     setattr(call, KEY, fn.parcel)
@@ -177,190 +172,45 @@ class ProcessPoolHook:
 
         return __init__
 
-    def _take_result(self, original: Callable[..., Any], switch: Switch) -> Callable[..., Any]:
-        @functools.wraps(original)
-        def process_result_item(manager: Any, result: Any) -> None:
-            if switch.is_on:  # first: done after, it would fight with whoever waits for the result
-                self._fence(_count_result, manager, result)
-            original(manager, result)
-
-        return process_result_item
-
-    def _fail_to_pickle(self, original: Callable[..., None], switch: Switch) -> Callable[..., Any]:
-        @functools.wraps(original)
-        def _on_queue_feeder_error(queue: Any, error: BaseException, call: Any) -> None:
-            if switch.is_on:
-                self._fence(_count_unsent, queue, error, call)
-            original(queue, error, call)
-
-        return _on_queue_feeder_error
-
-    def _break(self, original: Callable[..., None], switch: Switch) -> Callable[..., Any]:
-        @functools.wraps(original)
-        def terminate_broken(manager: Any, /, *args: Any, **kwargs: Any) -> None:
-            told = self._fence(self._count_broken, manager) if switch.is_on else None
-            original(manager, *args, **kwargs)
-            if told is not None:
-                self._fence(told)
-
-        return terminate_broken
-
-    def _count_broken(self, manager: Any) -> Callable[[], None]:
-        """Count what a broken pool will never run; returns what tells of its workers once they are joined."""
-        for work in list(manager.pending_work_items.values()):
-            if type(work.fn) is _Item:
-                if work.future._state in _CANCELLED:
-                    work.fn.ended(cancelled=True)
-                else:
-                    work.fn.ended(error_type=_BROKEN)
-        pool = manager.executor_reference()
-        is_wanted = pool is not None and getattr(pool, "_force_shutting_down", False)
-        probe = None if pool is None or is_wanted else self._probe_of(pool)
-        del pool
-        workers = Workers(list(manager.processes.values()))
-        return _do_nothing if probe is None else functools.partial(workers.tell, probe.crashed)
-
-    def _shut_down(self, original: Callable[[Any], None], switch: Switch) -> Callable[..., Any]:
-        @functools.wraps(original)
-        def flag_executor_shutting_down(manager: Any) -> None:
-            pending = manager.pending_work_items
-            cancelled = self._fence(_cancelled_in, pending) if switch.is_on else None
-            original(manager)
-            if cancelled is not None and manager.pending_work_items is not pending:
-                self._fence(_count_dropped, pending, manager.pending_work_items, cancelled)
-
-        return flag_executor_shutting_down
-
     # In the worker process.
 
     def _arrive(self, original: Callable[..., None] | None, switch: Switch) -> Callable[..., Any]:
+        begin = self._in_worker.begin
+
         def __setstate__(call: Any, state: dict[str, Any]) -> None:  # noqa: N807
             parcel = state.pop(KEY, None)
             if original is None:
-                vars(call).update(state)
+                call.__dict__ = state
             else:
                 original(call, state)
             if switch.is_on:
-                self._in_worker.begin(call.work_id, parcel, "process", call.fn, call.args)
+                begin(call.work_id, parcel, "process", call.fn, call.args)
 
         return __setstate__
 
     def _answer(self, original: Callable[..., None], switch: Switch) -> Callable[..., Any]:
+        end = self._in_worker.end
+
         @functools.wraps(original)
-        def __init__(result: Any, work_id: int, /, *args: Any, **kwargs: Any) -> None:  # noqa: N807
-            original(result, work_id, *args, **kwargs)
+        def __init__(  # noqa: N807
+            item: Any,
+            work_id: int,
+            /,
+            exception: Any = None,
+            result: Any = None,
+            exit_pid: int | None = None,
+            **more: Any,
+        ) -> None:
+            if exit_pid is not None:  # CPython 3.10 knows none
+                more["exit_pid"] = exit_pid
+            original(item, work_id, exception, result, **more)
             if switch.is_on:
-                failure = result.exception
-                timing = self._in_worker.end(
-                    work_id, getattr(failure, "exc", None), getattr(failure, "tb", None)
+                timing = (
+                    end(work_id, None, None)
+                    if exception is None
+                    else end(work_id, getattr(exception, "exc", None), getattr(exception, "tb", None))
                 )
                 if timing is not None:
-                    setattr(result, KEY, timing)
+                    setattr(item, KEY, timing)
 
         return __init__
-
-
-class _Item:
-    """Stands for a function while its work item waits in the submitting process."""
-
-    __slots__ = ("_is_counted", "_pid", "args", "function", "origin", "parcel", "probe")
-
-    def __init__(
-        self, function: Any, args: tuple[Any, ...], probe: PoolProbe, parcel: Parcel, origin: object
-    ) -> None:
-        self.function = function
-        self.args = args
-        self.probe = probe
-        self.parcel = parcel
-        self.origin = origin
-        self._pid = os.getpid()
-        self._is_counted = False
-
-    def __repr__(self) -> str:
-        return repr(self.function)
-
-    @property
-    def _otel_concurrency_pool(self) -> PoolProbe:
-        """Where the future hook looks for whose failure nobody has looked at."""
-        return self.probe
-
-    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
-        return self.function(*args, **kwargs)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Arrive as a plain callable where nobody unwraps us: our patches were removed meanwhile."""
-        return functools.partial, (self.function,)
-
-    def __del__(self, getpid: Callable[[], int] = os.getpid) -> None:
-        # Let go of without a result: it was cancelled. A forked child has a copy, and nothing to say of it.
-        if not self._is_counted and self._pid == getpid():
-            self.ended(cancelled=True)
-
-    def accept(self) -> None:
-        """Count it as submitted."""
-        self.probe.submitted()
-
-    def reject(self) -> None:
-        """Count it as refused."""
-        if not self._is_counted:
-            self._is_counted = True
-            self.probe.rejected()
-
-    def abandon(self) -> None:
-        """Count it as given up by its pool."""
-        if not self._is_counted:
-            self._is_counted = True
-            self.probe.abandoned()
-
-    def ended(
-        self,
-        *,
-        timing: Timing | None = None,
-        error_type: str | None = None,
-        cancelled: bool = False,
-    ) -> None:
-        """Count its end, once."""
-        if self._is_counted:
-            return
-        self._is_counted = True
-        queue_ns, run_ns = timing or (-1, -1)
-        self.probe.done(
-            function_name(self.function, self.args),
-            queue_ns=queue_ns,
-            run_ns=run_ns,
-            transfer_ns=transfer_ns(now_ns() - self.parcel[1], timing),
-            error_type=error_type,
-            cancelled=cancelled,
-            origin=self.origin,
-        )
-
-
-def _count_result(manager: Any, result: Any) -> None:
-    work = manager.pending_work_items.get(getattr(result, "work_id", None))  # up to 3.12 also a process id
-    if work is not None and type(work.fn) is _Item:
-        error = result.exception
-        work.fn.ended(
-            timing=getattr(result, KEY, None), error_type=None if error is None else type_name(type(error))
-        )
-
-
-def _cancelled_in(pending: Mapping[int, Any]) -> set[int]:
-    """Return which items had been cancelled, one by one, before the pool is shut down."""
-    return {number for number, work in list(pending.items()) if work.future._state in _CANCELLED}
-
-
-def _count_dropped(pending: Mapping[int, Any], left: Mapping[int, Any], cancelled: set[int]) -> None:
-    """Count what a shutdown has cancelled; the pool itself may hold on to it."""
-    for number, work in list(pending.items()):
-        if number not in left and number not in cancelled and type(work.fn) is _Item:
-            work.fn.abandon()
-
-
-def _count_unsent(queue: Any, error: BaseException, call: Any) -> None:
-    work = queue.pending_work_items.get(getattr(call, "work_id", None))
-    if work is not None and type(work.fn) is _Item:
-        work.fn.ended(error_type=type_name(type(error)))
-
-
-def _do_nothing() -> None:
-    pass

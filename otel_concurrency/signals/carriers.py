@@ -18,6 +18,8 @@ from opentelemetry.propagators.composite import CompositePropagator
 from opentelemetry.propagators.textmap import TextMapPropagator
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from otel_concurrency.signals.current_context import get_current
+
 _PURE = (TraceContextTextMapPropagator, W3CBaggagePropagator)
 
 _logger = logging.getLogger(__name__)
@@ -35,14 +37,14 @@ def capture() -> dict[str, str]:
     Never raises: a propagator that does costs its own headers, and one log record a process.
     """
     global _captured
-    carrier: dict[str, str] = {}
-    current = opentelemetry_context.get_current()
+    current = get_current()
     if not current:  # no span, no baggage: the common case of a program that traces nothing here
-        return carrier
+        return {}
     propagator = propagate.get_global_textmap()
     last = _captured
     if last is not None and last[0]() is current and last[1] is propagator:
         return last[2].copy()
+    carrier: dict[str, str] = {}
     try:
         propagate.inject(carrier, current)
     except Exception:
@@ -60,18 +62,17 @@ def extract(carrier: Mapping[str, str]) -> Context:
         carrier: What `capture` returned, here or in another process; empty means no span and no baggage.
     """
     global _extracted
-    nothing = Context()
     if not carrier:
-        return nothing
+        return Context()
     propagator = propagate.get_global_textmap()
     last = _extracted
     if last is not None and last[0] == carrier and last[1] is propagator:
         return last[2]
     try:
-        extracted = propagate.extract(carrier, nothing)
+        extracted = propagate.extract(carrier, Context())
     except Exception:
         _tell_once("A propagator failed to extract; this work goes on without its context")
-        return nothing
+        return Context()
     if _is_pure(propagator):
         _extracted = dict(carrier), propagator, extracted
     return extracted

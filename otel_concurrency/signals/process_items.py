@@ -6,21 +6,26 @@ variables (a decimal context, say) is there for the next item, as it is without 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from typing import Any
 
-from opentelemetry import context as opentelemetry_context
 from opentelemetry import trace
 from opentelemetry.context import Context
+from opentelemetry.environment_variables import OTEL_PYTHON_TRACER_PROVIDER
 from opentelemetry.trace import SpanKind, StatusCode
 
 from otel_concurrency._version import __version__
-from otel_concurrency.hooks.pool_items import End, Item
+from otel_concurrency.hooks.pool_items import Carrier, End
 from otel_concurrency.probes.functions import function_name
 from otel_concurrency.probes.pure import type_name
 from otel_concurrency.signals import names
 from otel_concurrency.signals.carriers import extract
+from otel_concurrency.signals.current_context import attach, detach, get_current
 
 NS = 1_000_000_000
+
+_IS_NAMED = OTEL_PYTHON_TRACER_PROVIDER in os.environ
 
 
 class ProcessItems:
@@ -33,28 +38,39 @@ class ProcessItems:
     def __init__(self, *, spans: bool = True) -> None:
         self._spans = spans
         self._tracer = trace.get_tracer(names.SCOPE_NAME, __version__)
+        self._known = (Context(), False)  # of the last item: its context, and whether that asks for a span
 
-    def __call__(self, item: Item) -> End | None:
+    def __call__(
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        carrier: Carrier,
+        pool: str,
+        kind: str,
+        queue_ns: int,
+    ) -> End | None:
         """Attach the item's context and start its span; returns what ends both."""
-        if not item.carrier and not opentelemetry_context.get_current():
+        if not carrier and not get_current():
             return None
-        context = extract(item.carrier)
-        span = None
-        if self._spans and _is_sampled(context) and _is_recorded():
-            name = _name_in_submitter(function_name(item.function, item.args))
+        context = extract(carrier)
+        if self._known[0] is not context:  # `extract` says the same to items of one submitter
+            self._known = (context, self._spans and _is_sampled(context))
+        if self._known[1] and _is_recorded():
+            name = _name_in_submitter(function_name(function, args))
             span = self._tracer.start_span(
                 name,
                 context,
                 SpanKind.CONSUMER,
                 {
                     names.CODE_FUNCTION_NAME: name,
-                    names.EXECUTOR_NAME: item.pool,
-                    names.EXECUTOR_TYPE: item.kind,
-                    names.WORK_QUEUE_TIME: item.queue_ns / NS,
+                    names.EXECUTOR_NAME: pool,
+                    names.EXECUTOR_TYPE: kind,
+                    names.WORK_QUEUE_TIME: queue_ns / NS,
                 },
             )
-            context = trace.set_span_in_context(span, context)
-        return _ender(opentelemetry_context.attach(context), span)
+            return _ender(attach(trace.set_span_in_context(span, context)), span)
+        token = attach(context)
+        return lambda error, stacktrace: detach(token)
 
 
 def _is_sampled(context: Context) -> bool:
@@ -63,6 +79,8 @@ def _is_sampled(context: Context) -> bool:
 
 def _is_recorded() -> bool:
     """Whether this process has a tracer provider: without one, spans would be made for nobody."""
+    if getattr(trace, "_TRACER_PROVIDER", trace) is None and not _IS_NAMED:
+        return False  # what follows would say so, too, but looks into the environment each time
     return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
 
 
@@ -72,11 +90,9 @@ def _name_in_submitter(name: str) -> str:
     return f"__main__.{rest}" if dot and module == "__mp_main__" else name
 
 
-def _ender(token: object, span: trace.Span | None) -> Callable[[BaseException | None, str | None], None]:
+def _ender(token: object, span: trace.Span) -> End:
     def end(error: BaseException | None, stacktrace: str | None) -> None:
-        opentelemetry_context.detach(token)  # type: ignore[arg-type]
-        if span is None:
-            return
+        detach(token)
         if error is not None and span.is_recording():
             kind = type_name(type(error))
             span.set_attribute(names.ERROR_TYPE, kind)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from otel_concurrency.hooks.pool_items import End, Item
+from otel_concurrency.hooks.pool_items import Carrier, End
 from otel_concurrency.probes.functions import function_name
 from otel_concurrency.probes.work import PoolRow, WorkProbe
 
@@ -79,8 +79,16 @@ class Diary:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def __call__(self, item: Item) -> End:
-        said = [function_name(item.function, item.args), item.pool, item.kind, item.carrier]
+    def __call__(
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        carrier: Carrier,
+        pool: str,
+        kind: str,
+        queue_ns: int,
+    ) -> End:
+        said = [function_name(function, args), pool, kind, carrier]
 
         def end(error: BaseException | None, stacktrace: str | None) -> None:
             line = [*said, None if error is None else repr(error), bool(stacktrace), os.getpid()]

@@ -12,7 +12,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from otel_concurrency.hooks.pool_items import Item
+from otel_concurrency.hooks.pool_items import End
 from otel_concurrency.signals.process_items import ProcessItems
 
 SAMPLED = {"traceparent": "00-0000000000000000000000000000000a-000000000000000b-01", "baggage": "who=me"}
@@ -28,7 +28,7 @@ def exporter() -> InMemorySpanExporter:
 def items(exporter: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch) -> Iterator[ProcessItems]:
     items = ProcessItems()
     provider = TracerProvider(shutdown_on_exit=False)
-    monkeypatch.setattr(trace, "get_tracer_provider", lambda: provider)
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", provider)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     items._tracer = provider.get_tracer("test")
     before = context.get_current()
@@ -37,8 +37,8 @@ def items(exporter: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch) -> It
     provider.shutdown()
 
 
-def item(carrier: dict[str, str], function: Any = len) -> Item:
-    return Item(function, ("ab",), carrier, "pool", "process", 1_500_000_000)
+def begin(items: ProcessItems, carrier: dict[str, str], function: Any = len) -> End | None:
+    return items(function, ("ab",), carrier, "pool", "process", 1_500_000_000)
 
 
 def current() -> tuple[int, int]:
@@ -49,7 +49,7 @@ def current() -> tuple[int, int]:
 def test_an_item_in_a_sampled_span_gets_one_of_its_own(
     items: ProcessItems, exporter: InMemorySpanExporter
 ) -> None:
-    end = items(item(SAMPLED))
+    end = begin(items, SAMPLED)
     assert end is not None
     inside = current()
     assert baggage.get_all() == {"who": "me"}
@@ -76,7 +76,7 @@ def test_an_item_in_a_sampled_span_gets_one_of_its_own(
 def test_a_failure_is_on_the_span_with_the_workers_traceback(
     items: ProcessItems, exporter: InMemorySpanExporter
 ) -> None:
-    end = items(item(SAMPLED))
+    end = begin(items, SAMPLED)
     assert end is not None
     end(KeyError("lost"), "Traceback …")
     (span,) = exporter.get_finished_spans()
@@ -96,7 +96,7 @@ def test_without_a_sampled_span_or_switched_off_the_item_sees_its_submitters(
     items: ProcessItems, exporter: InMemorySpanExporter, carrier: dict[str, str]
 ) -> None:
     items._spans = carrier is UNSAMPLED
-    end = items(item(carrier))
+    end = begin(items, carrier)
     assert end is not None
     assert current() == (0xA, 0xB)
     end(None, None)
@@ -104,14 +104,14 @@ def test_without_a_sampled_span_or_switched_off_the_item_sees_its_submitters(
 
 
 def test_an_item_with_nothing_to_carry_costs_nothing(items: ProcessItems) -> None:
-    assert items(item({})) is None
+    assert begin(items, {}) is None
 
 
 def test_an_item_with_nothing_to_carry_does_not_see_the_span_that_its_worker_was_made_in(
     items: ProcessItems,
 ) -> None:
     token = context.attach(baggage.set_baggage("made", "inside"))
-    end = items(item({}))
+    end = begin(items, {})
     assert end is not None
     assert baggage.get_all() == {}
     end(None, None)
@@ -126,7 +126,7 @@ def test_a_function_of_a_spawned_main_module_keeps_the_submitters_name(
         pass
 
     work.__module__, work.__qualname__ = "__mp_main__", "work"
-    end = items(item(SAMPLED, work))
+    end = begin(items, SAMPLED, work)
     assert end is not None
     end(None, None)
     assert [span.name for span in exporter.get_finished_spans()] == ["__main__.work"]
@@ -136,7 +136,7 @@ def test_without_a_tracer_provider_nobody_makes_a_span(
     items: ProcessItems, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trace, "get_tracer_provider", trace.ProxyTracerProvider)
-    end = items(item(SAMPLED))
+    end = begin(items, SAMPLED)
     assert end is not None
     assert current() == (0xA, 0xB)
     end(None, None)

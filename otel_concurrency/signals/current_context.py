@@ -1,0 +1,26 @@
+"""OpenTelemetry's current context, without the API's two calls beneath: for what runs for every work item.
+
+Leans on `ContextVarsRuntimeContext._current_context` of opentelemetry-api, the default; beside another
+runtime context these are the API's own functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any
+
+from opentelemetry import context as opentelemetry_context
+from opentelemetry.context import Context
+
+_variable: Any = getattr(opentelemetry_context._RUNTIME_CONTEXT, "_current_context", None)
+_is_default = isinstance(_variable, ContextVar)
+
+get_current: Callable[[], Context] = _variable.get if _is_default else opentelemetry_context.get_current
+"""Return the current context."""
+
+attach: Callable[[Context], Any] = _variable.set if _is_default else opentelemetry_context.attach
+"""Make a context the current one; returns a token."""
+
+detach: Callable[[Any], None] = _variable.reset if _is_default else opentelemetry_context.detach
+"""Put back what was current before a token was given; raises where the token is another context's."""
