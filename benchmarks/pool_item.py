@@ -30,8 +30,8 @@ def bare() -> AbstractContextManager[Any]:
     return nullcontext()
 
 
-def ours(native: bool) -> AbstractContextManager[Any]:
-    """Ours, its metrics read by nobody while times are taken, inside a recording span."""
+def ours(native: bool, in_span: bool = True) -> AbstractContextManager[Any]:
+    """Ours, its metrics read by nobody while times are taken, inside a recording span or none."""
     from opentelemetry.sdk.metrics import MeterProvider
     from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
@@ -42,7 +42,7 @@ def ours(native: bool) -> AbstractContextManager[Any]:
         import otel_concurrency.probes.native_work  # noqa: F401  # not built: the twin would be measured
     default_producer().attach(MeterProvider(metric_readers=[InMemoryMetricReader()]))
     ConcurrencyThreadingInstrumentor().instrument(native=native)
-    return _span()
+    return _span() if in_span else nullcontext()
 
 
 def upstream() -> AbstractContextManager[Any]:
@@ -71,6 +71,7 @@ def ddtrace() -> AbstractContextManager[Any]:
 
 
 def _span() -> AbstractContextManager[Any]:
+    """Enter a span whose provider is nobody's default: worker processes get its context and make no spans."""
     from opentelemetry.sdk.trace import TracerProvider
 
     return TracerProvider().get_tracer("benchmark").start_as_current_span("request")
@@ -79,6 +80,7 @@ def _span() -> AbstractContextManager[Any]:
 VARIANTS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "bare": bare,
     "native": lambda: ours(native=True),
+    "native_no_span": lambda: ours(native=True, in_span=False),
     "pure": lambda: ours(native=False),
     "upstream": upstream,
     "logfire": logfire,
@@ -140,10 +142,10 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.7)
     arguments = parser.parse_args()
     measure = {"thread": thread_item_us, "process": process_round_trip_us}[arguments.kind]
-    if arguments.kind == "process" and arguments.variant in ("native", "pure"):
+    if arguments.kind == "process" and arguments.variant.startswith(("native", "pure")):
         from otel_concurrency.instrumentors.process_pools import ProcessPoolInstrumentor
 
-        ProcessPoolInstrumentor().instrument(native=arguments.variant == "native")
+        ProcessPoolInstrumentor().instrument(native=arguments.variant != "pure")
     with VARIANTS[arguments.variant]():
         value = measure(arguments.seconds)
     print(json.dumps({"value": value}), flush=True)
