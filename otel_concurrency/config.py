@@ -142,6 +142,12 @@ class Config:
         "true or false",
         "`false`: no metrics of this process and its threads.",
     )
+    runtime_metrics: bool = _setting(
+        True,
+        read_bool,
+        "true or false",
+        "`false`: no metrics of garbage collection, of the global interpreter lock and of CPU throttling.",
+    )
     threads: bool = _setting(
         True,
         read_bool,
@@ -256,6 +262,7 @@ class Options(TypedDict, total=False):
     process_pools: bool
     process_spans: bool
     process_metrics: bool
+    runtime_metrics: bool
     threads: bool
     native: bool
     max_coroutines: int

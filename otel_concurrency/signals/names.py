@@ -1,7 +1,8 @@
 """Every instrument and attribute key that we emit, once; `docs/metrics.md` is printed from here.
 
 Names follow the semantic conventions' `naming.md`. `code.function.name`, `error.type`, `thread.*` and
-`process.pid` are registered there; the `asyncio.*`, `python.*` and `otel_concurrency.*` ones are ours.
+`process.pid` are registered there; the `asyncio.*`, `python.*`, `cpython.gc.pause.*`, `cpython.gil.*` and
+`otel_concurrency.*` ones are ours.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ EXECUTOR_TASK_OUTCOME = "python.executor.task.outcome"
 WORKER_STATE = "python.executor.worker.state"
 CRASH_REASON = "python.executor.worker.crash.reason"
 THREAD_STATE = "python.thread.state"
+GC_GENERATION = "cpython.gc.generation"
 COMPONENT = "otel_concurrency.component"
 
 WORK_QUEUE_TIME = "python.executor.task.queue.time"
@@ -74,6 +76,7 @@ ATTRIBUTE_MEANINGS = {
     CONTEXT_SWITCH_TYPE: "`voluntary` or `involuntary`",
     PAGING_FAULT_TYPE: "`minor`, or `major`: read from disk",
     DISK_IO_DIRECTION: "`read` or `write`",
+    GC_GENERATION: "`0`, `1` or `2`: how old the objects are that were looked at",
     COMPONENT: "which part of us: `collection` is reading the probes and building data points",
     WORK_QUEUE_TIME: "from being handed in to the real start, in seconds",
     SHUTDOWN_REASON: "`exit`: the main thread came to its end; else the name of the signal",
@@ -401,6 +404,37 @@ THREAD_CPU_TIME = Instrument(
 MAIN_THREAD_ALIVE = Instrument(
     "python.thread.main.alive", "1", "gauge", "1, or 0 once the main thread has ended and others go on"
 )
+GC_PAUSE_DURATION = Instrument(
+    "cpython.gc.pause.duration",
+    "s",
+    "histogram",
+    "For how long a run of the garbage collector kept the program waiting",
+    (GC_GENERATION,),
+)
+GIL_ENABLED = Instrument(
+    "cpython.gil.enabled", "1", "gauge", "1, or 0 where threads run in parallel (free-threaded builds)"
+)
+GIL_WAIT_TIME = Instrument(
+    "cpython.gil.wait.time",
+    "s",
+    "counter",
+    "Waits for the global interpreter lock that a probing thread met; by `cpython.gil.probes`, the mean wait",
+)
+GIL_PROBES = Instrument(
+    "cpython.gil.probes",
+    "{probe}",
+    "counter",
+    "Times that the probing thread asked for the lock; it does so while an event loop runs",
+)
+GIL_WAIT_MAX = Instrument(
+    "cpython.gil.wait.max", "s", "gauge", "The longest of these waits in the last minute"
+)
+CPU_THROTTLED_TIME = Instrument(
+    "python.process.cpu.throttled.time",
+    "s",
+    "counter",
+    "For how long this process's cgroup, all its processes together, had used up its CPU quota",
+)
 SHUTDOWN_DURATION = Instrument(
     "process.shutdown.duration",
     "s",
@@ -462,6 +496,12 @@ INSTRUMENTS = (
     THREAD_COUNT,
     THREAD_CPU_TIME,
     MAIN_THREAD_ALIVE,
+    GC_PAUSE_DURATION,
+    GIL_ENABLED,
+    GIL_WAIT_TIME,
+    GIL_PROBES,
+    GIL_WAIT_MAX,
+    CPU_THROTTLED_TIME,
     SHUTDOWN_DURATION,
     OVERHEAD_TIME,
 )

@@ -17,7 +17,10 @@ from otel_concurrency.signals.producer import default_producer
 from otel_concurrency.signals.psutil_process import PsutilReader
 
 PREFIXES = ("process.", "python.process.", "python.thread.")
-OURS = {each.name for each in INSTRUMENTS if each.name.startswith(PREFIXES)} - {"process.shutdown.duration"}
+OURS = {each.name for each in INSTRUMENTS if each.name.startswith(PREFIXES)} - {
+    "process.shutdown.duration",
+    "python.process.cpu.throttled.time",
+}
 
 
 @pytest.fixture
