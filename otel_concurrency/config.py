@@ -148,6 +148,12 @@ class Config:
         "true or false",
         "`false`: no metrics of garbage collection, of the global interpreter lock and of CPU throttling.",
     )
+    stall_threshold: float = _setting(
+        0.1,
+        read_seconds,
+        "seconds",
+        "How long an event loop may be held before it counts as a stall; `0`: nobody watches for stalls.",
+    )
     threads: bool = _setting(
         True,
         read_bool,
@@ -263,6 +269,7 @@ class Options(TypedDict, total=False):
     process_spans: bool
     process_metrics: bool
     runtime_metrics: bool
+    stall_threshold: float
     threads: bool
     native: bool
     max_coroutines: int
@@ -291,6 +298,14 @@ class EventLoopOptions:
 
     native: bool | None = None
     max_error_types: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StallOptions:
+    """Options of `concurrency_stalls` in a configuration file; None leaves the variable or the default."""
+
+    native: bool | None = None
+    stall_threshold: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

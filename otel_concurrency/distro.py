@@ -46,6 +46,7 @@ _SWITCHES = {  # instrumentor of ours: the setting that turns it off
     "concurrency_process_pools": "process_pools",
     "concurrency_process": "process_metrics",
     "concurrency_runtime": "runtime_metrics",
+    "concurrency_stalls": "stall_threshold",
     "concurrency_threading": "threads",
     "concurrency_anyio": "threads",
 }

@@ -20,6 +20,7 @@ FOUND_BY_OPENTELEMETRY = {
     ("opentelemetry_instrumentor", "concurrency_threading"),
     ("opentelemetry_instrumentor", "concurrency_processes"),
     ("opentelemetry_instrumentor", "concurrency_runtime"),
+    ("opentelemetry_instrumentor", "concurrency_stalls"),
     ("opentelemetry_instrumentor", "concurrency_fastapi"),
     ("console_scripts", "otel-concurrency"),
 }

@@ -13,8 +13,8 @@ import inspect
 import logging
 import sys
 import types
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 from otel_concurrency.hooks.loop_classes import LoopMethodPatches
 from otel_concurrency.hooks.patch import Patch
@@ -25,15 +25,31 @@ _METHODS = (types.FunctionType, types.MethodDescriptorType)
 _logger = logging.getLogger(__name__)
 
 
+class RunObserver(Protocol):
+    """Hears of runs; if it raises, nobody hears of any more."""
+
+    def loop_began(self, timed: TimedLoop) -> None:
+        """A run begins, in this thread."""
+        ...
+
+    def loop_ended(self, timed: TimedLoop) -> None:
+        """It is over."""
+        ...
+
+
 class EventLoopHook:
     """Times every loop while it runs.
 
     Args:
         times: Where each loop has its timer.
+
+    Attributes:
+        observers: Hear of each run of a loop that is timed, in the loop's thread; replaced, never changed.
     """
 
     def __init__(self, times: LoopTimes) -> None:
         self._times = times
+        self.observers: Sequence[RunObserver] = ()
         self._run_forever = LoopMethodPatches(
             "run_forever", self._observe, loss="what it does with its time is not told"
         )
@@ -88,14 +104,26 @@ class EventLoopHook:
         except Exception:
             self._break()
             return None
+        self._tell(lambda observer: observer.loop_began(timed))
         return run
 
     def _end(self, run: _Run) -> None:
         try:
             self._runs.pop(id(run), None)
+            self._tell(lambda observer: observer.loop_ended(run.timed))
             run.end()
         except Exception:
             self._break()
+
+    def _tell(self, what: Callable[[RunObserver], None]) -> None:
+        try:
+            for observer in self.observers:
+                what(observer)
+        except Exception:
+            self.observers = ()
+            _logger.exception(
+                "Watching event loops failed and is switched off; the program goes on without it"
+            )
 
     def _break(self) -> None:
         if not self._is_broken:
@@ -107,7 +135,7 @@ class _Run:
     """One run of one loop, from before `run_forever` to after it."""
 
     def __init__(self, timed: TimedLoop, loop: Any) -> None:
-        self._timed = timed
+        self.timed = timed
         self._select: Patch | None = None
         way = self._attach(loop)
         timed.began(way)
@@ -117,7 +145,7 @@ class _Run:
         if selector is not None:
             return SELECT if self._replace_select(selector) else UNSEEN
         libuv = _libuv_of(loop)
-        return self._timed.timer.begin_libuv(*libuv) if libuv is not None else UNSEEN
+        return self.timed.timer.begin_libuv(*libuv) if libuv is not None else UNSEEN
 
     def _replace_select(self, selector: Any) -> bool:
         # Somebody's own `select` on the instance is theirs, and a mock's is none: only a method is replaced.
@@ -125,7 +153,7 @@ class _Run:
             return False
         if "select" in getattr(selector, "__dict__", ("select",)):
             return False
-        timer = self._timed.timer
+        timer = self.timed.timer
         select = Patch(selector, "select", lambda original: (timer.begin_select(original), _do_nothing))
         try:
             select.install()
@@ -140,13 +168,13 @@ class _Run:
         select, self._select = self._select, None
         if select is not None:
             select.remove()
-            self._timed.ended()
+            self.timed.ended()
 
     def end(self) -> None:
         """The run is over."""
         self.put_back()
-        if self._timed.is_running:
-            self._timed.ended()
+        if self.timed.is_running:
+            self.timed.ended()
 
 
 def _is_refused(loop: Any) -> bool:

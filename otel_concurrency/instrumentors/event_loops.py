@@ -11,7 +11,7 @@ from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
 
 from otel_concurrency.config import Config, EventLoopOptions
 from otel_concurrency.hooks import fork
-from otel_concurrency.hooks.event_loops import EventLoopHook
+from otel_concurrency.hooks.event_loops import EventLoopHook, RunObserver
 from otel_concurrency.hooks.loop_exceptions import LoopExceptionHook
 from otel_concurrency.probes.choice import loop_timer_type
 from otel_concurrency.probes.loop_exceptions import LoopExceptions
@@ -19,6 +19,26 @@ from otel_concurrency.probes.loop_time import LoopTimes
 from otel_concurrency.probes.loops import LOOP_IDS
 from otel_concurrency.signals.loop_metrics import LoopMetrics
 from otel_concurrency.signals.producer import default_producer
+
+_observers: tuple[RunObserver, ...] = ()
+_hook: EventLoopHook | None = None
+
+
+def observe(observer: RunObserver) -> Callable[[], None]:
+    """Let this hear of each run of a loop, now or once loops are timed; returns what takes it back."""
+
+    def forget() -> None:
+        _set_observers(tuple(each for each in _observers if each is not observer))
+
+    _set_observers((*_observers, observer))
+    return forget
+
+
+def _set_observers(observers: tuple[RunObserver, ...]) -> None:
+    global _observers
+    _observers = observers
+    if _hook is not None:
+        _hook.observers = observers
 
 
 class EventLoopInstrumentor(BaseInstrumentor):
@@ -38,12 +58,15 @@ class EventLoopInstrumentor(BaseInstrumentor):
         return ()
 
     def _instrument(self, **kwargs: Any) -> None:
+        global _hook
         options = {field.name: kwargs.get(field.name) for field in fields(EventLoopOptions)}
         config = Config.from_options(options, os.environ)
         times = LoopTimes(loop_timer_type(native=config.native), loops=LOOP_IDS)
         exceptions = LoopExceptions(times.id_of, max_error_types=config.max_error_types)
         metrics = self._metrics = LoopMetrics(times, exceptions=exceptions.read)
-        self._hooks = (EventLoopHook(times), LoopExceptionHook(exceptions.note))
+        _hook = EventLoopHook(times)
+        _hook.observers = _observers
+        self._hooks = (_hook, LoopExceptionHook(exceptions.note))
         for hook in self._hooks:
             hook.install()
         default_producer().register(metrics)
@@ -57,6 +80,8 @@ class EventLoopInstrumentor(BaseInstrumentor):
         self._undo = (fork.in_child(begin_in_child),)
 
     def _uninstrument(self, **kwargs: Any) -> None:
+        global _hook
+        _hook = None
         for hook in reversed(self._hooks):
             hook.remove()
         if self._metrics is not None:

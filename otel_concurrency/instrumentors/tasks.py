@@ -15,10 +15,32 @@ from otel_concurrency.hooks import fork
 from otel_concurrency.hooks.tasks import TaskHook
 from otel_concurrency.probes.choice import make_task_probe
 from otel_concurrency.probes.loops import LOOP_IDS
+from otel_concurrency.probes.tasks import SlowStep, TaskProbe
 from otel_concurrency.signals.names import UNFINISHED_TASKS
 from otel_concurrency.signals.producer import default_producer
 from otel_concurrency.signals.shutdown_events import count_unfinished
 from otel_concurrency.signals.task_metrics import TaskMetrics
+
+_probe: TaskProbe | None = None
+_slow_ns = 0
+
+
+def note_slow_steps(threshold_ns: int) -> None:
+    """Keep steps that take so long, now or once tasks are counted; 0: none."""
+    global _slow_ns
+    _slow_ns = threshold_ns
+    if _probe is not None:
+        _probe.note_slow_steps(threshold_ns)
+
+
+def slow_steps() -> list[SlowStep]:
+    """Return the slow steps since the last call; none where tasks are not counted."""
+    return _probe.slow_steps() if _probe is not None else []
+
+
+def step_counts() -> dict[str, int]:
+    """Return how many steps there were of each coroutine function; nothing where steps are not seen."""
+    return _probe.step_counts() if _probe is not None else {}
 
 
 class AsyncioTaskInstrumentor(BaseInstrumentor):
@@ -38,6 +60,7 @@ class AsyncioTaskInstrumentor(BaseInstrumentor):
         return ()
 
     def _instrument(self, **kwargs: Any) -> None:
+        global _probe
         options = {field.name: kwargs.get(field.name) for field in fields(TaskOptions)}
         config = Config.from_options(options, os.environ)
         probe = make_task_probe(
@@ -48,6 +71,8 @@ class AsyncioTaskInstrumentor(BaseInstrumentor):
             origin=getattr(opentelemetry_context._RUNTIME_CONTEXT, "_current_context", None),
             loops=LOOP_IDS,
         )
+        probe.note_slow_steps(_slow_ns)
+        _probe = probe
         metrics = self._metrics = TaskMetrics(probe)
         self._hook = TaskHook(probe)
         self._hook.install()
@@ -64,6 +89,8 @@ class AsyncioTaskInstrumentor(BaseInstrumentor):
         self._undo = [fork.in_child(begin_in_child), count_unfinished(UNFINISHED_TASKS, alive)]
 
     def _uninstrument(self, **kwargs: Any) -> None:
+        global _probe
+        _probe = None
         if self._hook is not None:
             self._hook.remove()
         if self._metrics is not None:

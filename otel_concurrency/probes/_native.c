@@ -32,6 +32,7 @@ typedef struct ModuleState {
     PyTypeObject *sent_type;
     PyTypeObject *timer_type;
     PyTypeObject *timed_select_type;
+    PyTypeObject *watch_type;
     PyObject *slot_key;
     Clock clock;
     BucketTable buckets; /* the loop timers' */
@@ -108,6 +109,7 @@ context_of_frame(ThreadSlot *slot)
 #include "native_source/work.h"
 #include "native_source/loop_time.h"
 #include "native_source/libuv.h"
+#include "native_source/watch.h"
 
 /* --- TaskProbe --- */
 
@@ -215,6 +217,8 @@ probe_read_loops(TaskProbe *probe, PyObject *Py_UNUSED(ignored))
     return result;
 }
 
+static void forget_slow_steps(TaskProbe *probe);
+
 PyDoc_STRVAR(reset_doc,
 "reset()\n--\n\n"
 "Begin at zero, as a forked child must: the tasks alive are the parent's, and count nowhere here.");
@@ -237,6 +241,7 @@ probe_reset(TaskProbe *probe, PyObject *Py_UNUSED(ignored))
         Py_CLEAR(loop->reference);
     }
     PySet_Clear(probe->error_names);
+    forget_slow_steps(probe);
     probe->lost = 0;
     for (Py_ssize_t i = 0; i < probe->row_count; i++) {
         row_reset(probe->rows[i]);
@@ -264,6 +269,78 @@ static PyObject *
 probe_running(TaskProbe *probe, PyObject *Py_UNUSED(ignored))
 {
     return threads_running(probe->state);
+}
+
+PyDoc_STRVAR(note_slow_steps_doc,
+"note_slow_steps(threshold_ns, /)\n--\n\n"
+"Keep steps that take so long, for `slow_steps`; 0: none.");
+
+static PyObject *
+probe_note_slow_steps(TaskProbe *probe, PyObject *argument)
+{
+    long long threshold_ns = PyLong_AsLongLong(argument);
+    if (threshold_ns == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    probe->slow_ns = threshold_ns > 0 ? threshold_ns : INT64_MAX;
+    Py_RETURN_NONE;
+}
+
+static void
+forget_slow_steps(TaskProbe *probe)
+{
+    while (probe->slow_count > 0) {
+        SlowStep step = probe->slow_steps[--probe->slow_count];
+        Py_XDECREF(step.name);
+        Py_XDECREF(step.origin);
+    }
+}
+
+PyDoc_STRVAR(step_counts_doc,
+"step_counts()\n--\n\n"
+"Return (coroutine name, steps) of each row; nothing is drained.");
+
+static PyObject *
+probe_step_counts(TaskProbe *probe, PyObject *Py_UNUSED(ignored))
+{
+    PyObject *result = PyList_New(0);
+    for (Py_ssize_t i = 0; result != NULL && i < probe->row_count; i++) {
+        PyObject *item = Py_BuildValue("(OK)", probe->rows[i]->name, (unsigned long long)probe->rows[i]->steps);
+        if (item == NULL || PyList_Append(result, item) < 0) {
+            Py_CLEAR(result);
+        }
+        Py_XDECREF(item);
+    }
+    return result;
+}
+
+PyDoc_STRVAR(slow_steps_doc,
+"slow_steps()\n--\n\n"
+"Return (coroutine name, origin or None, thread ident, monotonic ns of its end, ns that it took, CPU time of its thread\n"
+"at its end or -1) of each slow step since the last call.");
+
+static PyObject *
+probe_slow_steps(TaskProbe *probe, PyObject *Py_UNUSED(ignored))
+{
+    SlowStep steps[MAX_SLOW_STEPS];
+    int count = probe->slow_count;
+    memcpy(steps, probe->slow_steps, sizeof(steps));
+    probe->slow_count = 0; /* they are ours now: building objects may run a collection, and that more steps */
+    PyObject *result = PyList_New(0);
+    for (int i = 0; i < count; i++) {
+        PyObject *item = result == NULL ? NULL
+                                        : Py_BuildValue("(OOkLLL)", steps[i].name,
+                                                        steps[i].origin != NULL ? steps[i].origin : Py_None,
+                                                        steps[i].ident, (long long)steps[i].ended_ns,
+                                                        (long long)steps[i].busy_ns, (long long)steps[i].cpu_ns);
+        if (item == NULL || PyList_Append(result, item) < 0) {
+            Py_CLEAR(result);
+        }
+        Py_XDECREF(item);
+        Py_DECREF(steps[i].name);
+        Py_XDECREF(steps[i].origin);
+    }
+    return result;
 }
 
 PyDoc_STRVAR(probe_doc,
@@ -337,6 +414,7 @@ probe_init(TaskProbe *probe, PyObject *args, PyObject *kwargs)
         return -1;
     }
     probe->slot_mask = places - 1;
+    probe->slow_ns = INT64_MAX;
     probe->max_rows = max_coroutines;
     probe->max_error_types = max_error_types;
     probe->cancelled_error = Py_NewRef(cancelled_error);
@@ -374,6 +452,9 @@ probe_traverse(TaskProbe *probe, visitproc visit, void *arg)
     Py_VISIT(probe->current_tasks);
     Py_VISIT(probe->foreign);
     Py_VISIT(probe->loop_ids);
+    for (int i = 0; i < probe->slow_count; i++) {
+        Py_VISIT(probe->slow_steps[i].origin);
+    }
     for (Py_ssize_t i = 0; i < probe->row_count; i++) {
         Py_VISIT(probe->rows[i]->key);
         for (int k = 0; k < ROW_HISTOGRAMS; k++) {
@@ -394,6 +475,7 @@ probe_clear(TaskProbe *probe)
     Py_CLEAR(probe->loop_ids);
     Py_CLEAR(probe->current_tasks);
     Py_CLEAR(probe->origin_var);
+    forget_slow_steps(probe);
     for (Py_ssize_t i = 0; i < probe->row_count; i++) {
         for (int k = 0; k < ROW_HISTOGRAMS; k++) {
             histogram_drop_exemplars(row_histogram(probe->rows[i], k));
@@ -429,6 +511,9 @@ static PyMethodDef probe_methods[] = {
     {"read_loops", (PyCFunction)probe_read_loops, METH_NOARGS, read_loops_doc},
     {"reset", (PyCFunction)probe_reset, METH_NOARGS, reset_doc},
     {"loop_of", (PyCFunction)probe_loop_of, METH_O, loop_of_doc},
+    {"note_slow_steps", (PyCFunction)probe_note_slow_steps, METH_O, note_slow_steps_doc},
+    {"slow_steps", (PyCFunction)probe_slow_steps, METH_NOARGS, slow_steps_doc},
+    {"step_counts", (PyCFunction)probe_step_counts, METH_NOARGS, step_counts_doc},
     {"running", (PyCFunction)probe_running, METH_NOARGS, running_doc},
     {NULL, NULL, 0, NULL},
 };
@@ -486,6 +571,8 @@ module_monotonic_ns(PyObject *module, PyObject *Py_UNUSED(ignored))
 
 static PyMethodDef module_methods[] = {
     {"monotonic_ns", module_monotonic_ns, METH_NOARGS, monotonic_ns_doc},
+    {"context_of_thread", module_context_of_thread, METH_O, context_of_thread_doc},
+    {"read_held", module_read_held, METH_O, read_held_doc},
     {"bucket_position", module_bucket_position, METH_O, bucket_position_doc},
 #ifdef REPEAT_SIGNALS
     {"repeat_signal", module_repeat_signal, METH_VARARGS, repeat_signal_doc},
@@ -536,8 +623,9 @@ module_exec(PyObject *module)
     }
     state->timer_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &timer_spec, NULL);
     state->timed_select_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &timed_select_spec, NULL);
-    if (state->timer_type == NULL || state->timed_select_type == NULL
-        || PyModule_AddType(module, state->timer_type) < 0) {
+    state->watch_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &watch_spec, NULL);
+    if (state->timer_type == NULL || state->timed_select_type == NULL || state->watch_type == NULL
+        || PyModule_AddType(module, state->timer_type) < 0 || PyModule_AddType(module, state->watch_type) < 0) {
         return -1;
     }
 #ifdef WATCH_CONTEXTS
@@ -577,6 +665,7 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->sent_type);
     Py_VISIT(state->timer_type);
     Py_VISIT(state->timed_select_type);
+    Py_VISIT(state->watch_type);
 #ifdef WATCH_CONTEXTS
     Py_VISIT(state->entry_type);
     Py_VISIT(state->task_died);
@@ -599,6 +688,7 @@ module_clear(PyObject *module)
     Py_CLEAR(state->sent_type);
     Py_CLEAR(state->timer_type);
     Py_CLEAR(state->timed_select_type);
+    Py_CLEAR(state->watch_type);
 #ifdef WATCH_CONTEXTS
     if (state->watcher >= 0) {
         if (PyContext_ClearWatcher(state->watcher) < 0) {

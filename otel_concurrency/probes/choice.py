@@ -8,6 +8,7 @@ from typing import Any
 
 from otel_concurrency.probes.loop_time import LoopTimer
 from otel_concurrency.probes.loops import LoopIndex
+from otel_concurrency.probes.process import read_file
 from otel_concurrency.probes.pure import PureTaskProbe
 from otel_concurrency.probes.pure_loop_time import PureLoopTimer
 from otel_concurrency.probes.pure_work import PureWorkProbe
@@ -67,6 +68,30 @@ def make_work_probe(
         else:
             return NativeWorkProbe(max_error_types=max_error_types, origin=origin)
     return PureWorkProbe(max_error_types=max_error_types, origin=origin)
+
+
+def context_reader(*, native: bool = True) -> Callable[[int], contextvars.Context | None] | None:
+    """Return what tells the current context of any thread, where the native probes are built and wanted."""
+    if native:
+        try:
+            from otel_concurrency.probes._native import context_of_thread
+        except ImportError:
+            pass
+        else:
+            return context_of_thread
+    return None
+
+
+def held_reader(*, native: bool = True) -> Callable[[str], bytes | None]:
+    """Return what reads a small file, and keeps the GIL where the native probes are built and wanted."""
+    if native:
+        try:
+            from otel_concurrency.probes._native import read_held
+        except ImportError:
+            pass
+        else:
+            return read_held
+    return read_file
 
 
 def loop_timer_type(*, native: bool = True) -> Callable[[], LoopTimer]:

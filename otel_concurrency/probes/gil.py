@@ -12,8 +12,6 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from otel_concurrency.probes.process import PROC, read_file
-
 WINDOW_NS = 60_000_000_000
 """How far back `max_ns` looks."""
 
@@ -26,12 +24,6 @@ def is_gil_enabled() -> bool:
     """Whether this interpreter runs one thread at a time."""
     asked = getattr(sys, "_is_gil_enabled", None)  # CPython 3.13
     return True if asked is None else bool(asked())
-
-
-def run_delay_ns(native_id: int, proc: str = PROC) -> int | None:
-    """Return for how long a thread of this process was ready and had no CPU, ns; None where nobody tells."""
-    fields = (read_file(f"{proc}/task/{native_id}/schedstat") or b"").split()
-    return int(fields[1]) if len(fields) > 1 else None
 
 
 class GilProbe:

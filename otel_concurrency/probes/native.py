@@ -10,7 +10,7 @@ from typing import Any
 from otel_concurrency.probes import _native
 from otel_concurrency.probes.histogram import HistogramState, ProbeExemplar
 from otel_concurrency.probes.pure import PureTaskProbe
-from otel_concurrency.probes.tasks import LoopRow, TaskRow, Untracked, merge_loops, merge_rows
+from otel_concurrency.probes.tasks import LoopRow, SlowStep, TaskRow, Untracked, merge_loops, merge_rows
 
 
 class NativeTaskProbe(Untracked):
@@ -66,6 +66,21 @@ class NativeTaskProbe(Untracked):
         """Begin at zero, as a forked child must: the tasks alive are the parent's, and count nowhere here."""
         self._native.reset()
         self._foreign.reset()
+
+    def note_slow_steps(self, threshold_ns: int) -> None:
+        """Keep steps that take so long, for `slow_steps`; 0: none."""
+        self._native.note_slow_steps(threshold_ns)
+
+    def step_counts(self) -> dict[str, int]:
+        """Return how many steps there were of each coroutine function."""
+        counts: dict[str, int] = {}
+        for function, steps in self._native.step_counts():
+            counts[function] = counts.get(function, 0) + steps
+        return counts
+
+    def slow_steps(self) -> list[SlowStep]:
+        """Return the slow steps since the last call; of at most 64 between two."""
+        return [SlowStep(*step) for step in self._native.slow_steps()]
 
     def running(self) -> list[tuple[int, str, int]]:
         """Return (thread ident, coroutine function, ns since its step began) of each thread inside a step."""

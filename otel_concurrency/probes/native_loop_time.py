@@ -10,15 +10,15 @@ from otel_concurrency.probes.native import histogram_state
 class NativeLoopTimer:
     """Follows one loop through its runs, one at a time."""
 
-    __slots__ = ("_native", "begin_libuv", "begin_select", "end")
+    __slots__ = ("begin_libuv", "begin_select", "end", "native")
 
     def __init__(self) -> None:
-        native = self._native = _native.LoopTimer()
+        native = self.native = _native.LoopTimer()
         self.begin_select = native.begin_select
         self.begin_libuv = native.begin_libuv
         self.end = native.end
 
     def read(self) -> TimerReading:
         """Return the totals."""
-        *numbers, durations = self._native.read()
+        *numbers, durations = self.native.read()
         return TimerReading._make((*numbers, histogram_state(durations)))

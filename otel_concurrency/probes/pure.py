@@ -19,7 +19,7 @@ from typing import Any
 
 from otel_concurrency.probes.histogram import Histogram, HistogramState
 from otel_concurrency.probes.loops import LoopIndex
-from otel_concurrency.probes.tasks import OTHER, LoopRow, TaskRow, Untracked
+from otel_concurrency.probes.tasks import OTHER, LoopRow, SlowStep, TaskRow, Untracked
 
 MAX_TASKS_READ = 10_000
 """Live tasks a loop whose states are looked at when asked; a larger loop's count as waiting."""
@@ -247,6 +247,17 @@ class PureTaskProbe(Untracked):
                 row = loop.live.pop(key, None)
                 if row is not None:
                     row.destroyed += 1
+
+    def note_slow_steps(self, threshold_ns: int) -> None:
+        """Nothing is seen of steps here."""
+
+    def step_counts(self) -> dict[str, int]:
+        """Return nothing."""
+        return {}
+
+    def slow_steps(self) -> list[SlowStep]:
+        """Return none."""
+        return []
 
     def reset(self) -> None:
         """Begin at zero, as a forked child must: the tasks alive are the parent's, and count nowhere here."""

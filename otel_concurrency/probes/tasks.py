@@ -6,7 +6,7 @@ import asyncio
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from otel_concurrency.probes.histogram import HistogramState, merge_states
 
@@ -91,6 +91,26 @@ class Untracked:
         return sum(not task.done() for task in self._untracked)
 
 
+class SlowStep(NamedTuple):
+    """A step that held its loop for long.
+
+    Attributes:
+        function: The coroutine function.
+        origin: The value that the probe's origin variable had; None without one.
+        thread_ident: `threading.get_ident()` of the loop's thread.
+        ended_ns: When it ended, by `time.monotonic_ns()`.
+        busy_ns: How long it took.
+        cpu_ns: CPU time of the thread at its end; -1 where nobody tells.
+    """
+
+    function: str
+    origin: object
+    thread_ident: int
+    ended_ns: int
+    busy_ns: int
+    cpu_ns: int
+
+
 class TaskProbe(Protocol):
     """What all three ways of counting tasks offer."""
 
@@ -108,6 +128,18 @@ class TaskProbe(Protocol):
 
     def read_loops(self) -> list[LoopRow]:
         """Return the tasks of each live loop."""
+        ...
+
+    def note_slow_steps(self, threshold_ns: int) -> None:
+        """Keep steps that take so long, for `slow_steps`; 0: none. Nothing where steps are not seen."""
+        ...
+
+    def slow_steps(self) -> list[SlowStep]:
+        """Return the slow steps since the last call."""
+        ...
+
+    def step_counts(self) -> dict[str, int]:
+        """Return how many steps there were of each coroutine function; nothing where steps are not seen."""
         ...
 
     def reset(self) -> None:

@@ -87,7 +87,7 @@ class ThreadSampler:
 
     def __init__(self, proc: str = PROC, *, machine: str | None = None) -> None:
         self._tasks = f"{proc}/task"
-        self._state_of_call = _classifier(machine or platform.machine())
+        self._state_of_call = call_classifier(machine or platform.machine())
         self._begin()
 
     def __repr__(self) -> str:
@@ -229,7 +229,12 @@ def _give_main_its_own_id(threads: dict[int, threading.Thread], found: set[int])
         threads[os.getpid()] = main
 
 
-def _classifier(machine: str) -> Callable[[bytes], str]:
+def call_classifier(machine: str) -> Callable[[bytes], str]:
+    """Return what tells a thread's state from its `syscall` file.
+
+    Args:
+        machine: Whose system call numbers apply, as `platform.machine()` names it.
+    """
     none: set[int] = set()
     known = sys.maxsize > 2**32  # else the calls are those of the 32-bit machine
     futex, sleeps, selects, polls = _CALLS.get(machine if known else "", (none, none, none, none))

@@ -30,6 +30,10 @@ EXECUTOR_TASK_OUTCOME = "python.executor.task.outcome"
 WORKER_STATE = "python.executor.worker.state"
 CRASH_REASON = "python.executor.worker.crash.reason"
 THREAD_STATE = "python.thread.state"
+STALL_CAUSE = "asyncio.eventloop.stall.cause"
+STALL_ELAPSED = "asyncio.eventloop.stall.elapsed"
+STALL_CALL = "asyncio.eventloop.stall.call"
+CODE_STACKTRACE = "code.stacktrace"
 GC_GENERATION = "cpython.gc.generation"
 COMPONENT = "otel_concurrency.component"
 
@@ -76,6 +80,12 @@ ATTRIBUTE_MEANINGS = {
     CONTEXT_SWITCH_TYPE: "`voluntary` or `involuntary`",
     PAGING_FAULT_TYPE: "`minor`, or `major`: read from disk",
     DISK_IO_DIRECTION: "`read` or `write`",
+    STALL_CAUSE: "`blocked_call`: in a call that waits; `cpu_python`: computing; `native_gil_held`: C code "
+    "keeps the GIL; `gil_contention`: waiting for the GIL; `gc_pause`; `cpu_starved`: ready, without a CPU; "
+    "`spin`: turning without anything to do; `unknown`",
+    STALL_ELAPSED: "how long the stall took, or takes so far, in seconds",
+    STALL_CALL: "what it was calling: a library's function, or a C function as far as it can be named",
+    CODE_STACKTRACE: "innermost frames that were seen most often during the stall, the innermost first",
     GC_GENERATION: "`0`, `1` or `2`: how old the objects are that were looked at",
     COMPONENT: "which part of us: `collection` is reading the probes and building data points",
     WORK_QUEUE_TIME: "from being handed in to the real start, in seconds",
@@ -105,9 +115,24 @@ SHUTDOWN_STARTED = "process.shutdown.started"
 SHUTDOWN_PROGRESS = "process.shutdown.progress"
 SHUTDOWN_COMPLETED = "process.shutdown.completed"
 
+STALL_STARTED = "asyncio.eventloop.stall.started"
+STALL_ENDED = "asyncio.eventloop.stall.ended"
+STALL_SPAN_EVENT = "asyncio.stall"
+UNKNOWN_FUNCTION = "_unknown"
+"""`code.function.name` of a stall of which nobody saw who it was."""
+
 FUTURE_UNRETRIEVED = "python.executor.future.unretrieved"
 
+_STALL = (
+    *(EVENTLOOP_ID, EVENTLOOP_TYPE, STALL_CAUSE, CODE_FUNCTION_NAME, TASK_NAME, STALL_CALL),
+    *(CODE_FILE_PATH, CODE_LINE_NUMBER, CODE_STACKTRACE, THREAD_ID),
+)
 EVENTS = {
+    STALL_STARTED: (
+        "An event loop is held; in the trace of who holds it, one in 10 s of each function",
+        (*_STALL, SUPPRESSED),
+    ),
+    STALL_ENDED: ("It goes on", (*_STALL, STALL_ELAPSED, SUPPRESSED)),
     FUTURE_UNRETRIEVED: (
         "A failed future was let go of with nobody looking; one in 10 s of each pool and type, in its trace",
         (EXECUTOR_NAME, ERROR_TYPE, CODE_FUNCTION_NAME, CODE_FILE_PATH, CODE_LINE_NUMBER, SUPPRESSED),
@@ -404,6 +429,21 @@ THREAD_CPU_TIME = Instrument(
 MAIN_THREAD_ALIVE = Instrument(
     "python.thread.main.alive", "1", "gauge", "1, or 0 once the main thread has ended and others go on"
 )
+_LOOP = (EVENTLOOP_ID, EVENTLOOP_TYPE)
+EVENTLOOP_STALLS = Instrument(
+    "asyncio.eventloop.stalls",
+    "{stall}",
+    "counter",
+    "Times that an event loop was held for longer than 0.1 s (`OTEL_PYTHON_CONCURRENCY_STALL_THRESHOLD`)",
+    (*_LOOP, STALL_CAUSE, CODE_FUNCTION_NAME),
+)
+EVENTLOOP_STALL_DURATION = Instrument(
+    "asyncio.eventloop.stall.duration",
+    "s",
+    "histogram",
+    "For how long",
+    (*_LOOP, STALL_CAUSE),
+)
 GC_PAUSE_DURATION = Instrument(
     "cpython.gc.pause.duration",
     "s",
@@ -496,6 +536,8 @@ INSTRUMENTS = (
     THREAD_COUNT,
     THREAD_CPU_TIME,
     MAIN_THREAD_ALIVE,
+    EVENTLOOP_STALLS,
+    EVENTLOOP_STALL_DURATION,
     GC_PAUSE_DURATION,
     GIL_ENABLED,
     GIL_WAIT_TIME,

@@ -59,6 +59,18 @@ typedef struct {
     Live *newest;
 } Loop;
 
+/* A step that took long, as it is kept until somebody asks. */
+#define MAX_SLOW_STEPS 64
+
+typedef struct {
+    PyObject *name;   /* of its row */
+    PyObject *origin; /* value of the origin variable, or NULL */
+    unsigned long ident;
+    int64_t ended_ns; /* CLOCK_MONOTONIC */
+    int64_t busy_ns;
+    int64_t cpu_ns; /* the thread's CPU time at its end; -1: unknown */
+} SlowStep;
+
 typedef struct TaskProbe {
     PyObject_HEAD
     struct ModuleState *state;
@@ -76,6 +88,9 @@ typedef struct TaskProbe {
     Py_ssize_t max_error_types;
     size_t slot_mask;
     uint64_t lost; /* events that memory ran out for */
+    int64_t slow_ns; /* from when on a step is kept as slow */
+    SlowStep slow_steps[MAX_SLOW_STEPS];
+    int slow_count; /* those beyond the room are counted in `lost` */
     Loop loops[MAX_LOOPS + 1];
     BucketTable buckets;
 } TaskProbe;

@@ -161,28 +161,37 @@ live_unlist(Live *live)
     live->older = live->newer = NULL;
 }
 
-/* Keep an exemplar for what `histogram_observe` asked for; `context` is the task's own, NULL for the current one. */
-static void
-row_keep_exemplar(Row *row, Histogram *histogram, int position, int64_t ns, PyObject *context)
+/* What was current where the work was created; `context` is the task's own, NULL for the current one. New, or NULL. */
+static PyObject *
+row_origin(Row *row, PyObject *context)
 {
     PyObject *origin = NULL;
     PyObject *variable = row->probe->origin_var;
-    if (variable != NULL) {
-        if (context == NULL) {
-            if (PyContextVar_Get(variable, NULL, &origin) < 0) {
-                PyErr_Clear();
-            }
-        }
-        else {
-            origin = PyObject_CallMethodOneArg(context, row->probe->state->name_get, variable);
-            if (origin == NULL) {
-                PyErr_Clear();
-            }
-        }
-        if (origin != NULL && (origin == Py_None || (PyDict_Check(origin) && PyDict_GET_SIZE(origin) == 0))) {
-            Py_CLEAR(origin);
+    if (variable == NULL) {
+        return NULL;
+    }
+    if (context == NULL) {
+        if (PyContextVar_Get(variable, NULL, &origin) < 0) {
+            PyErr_Clear();
         }
     }
+    else {
+        origin = PyObject_CallMethodOneArg(context, row->probe->state->name_get, variable);
+        if (origin == NULL) {
+            PyErr_Clear();
+        }
+    }
+    if (origin != NULL && (origin == Py_None || (PyDict_Check(origin) && PyDict_GET_SIZE(origin) == 0))) {
+        Py_CLEAR(origin);
+    }
+    return origin;
+}
+
+/* Keep an exemplar for what `histogram_observe` asked for. */
+static void
+row_keep_exemplar(Row *row, Histogram *histogram, int position, int64_t ns, PyObject *context)
+{
+    PyObject *origin = row_origin(row, context);
     if (origin != NULL) {
         histogram_keep_exemplar(histogram, position, ns, unix_ns(), origin);
     }
@@ -198,6 +207,33 @@ row_observe(Row *row, Histogram *histogram, int64_t ns, PyObject *context)
     if (position >= 0) {
         row_keep_exemplar(row, histogram, position, ns, context);
     }
+}
+
+/* A step took long: keep who it was, for whoever explains stalls. Rare, so it may cost a microsecond. */
+static void
+row_note_slow_step(Row *row, int64_t busy_ns, PyObject *context)
+{
+    TaskProbe *probe = row->probe;
+    if (probe->slow_count == MAX_SLOW_STEPS) {
+        probe->lost++;
+        return;
+    }
+    PyObject *origin = row_origin(row, context); /* may run a collection, and that more steps */
+    if (probe->slow_count == MAX_SLOW_STEPS) {
+        Py_XDECREF(origin);
+        return;
+    }
+    SlowStep *step = &probe->slow_steps[probe->slow_count++];
+    step->name = Py_NewRef(row->name);
+    step->origin = origin;
+    step->ident = PyThread_get_thread_ident();
+    step->ended_ns = system_monotonic_ns();
+    step->busy_ns = busy_ns;
+#ifdef CLOCK_THREAD_CPUTIME_ID
+    step->cpu_ns = clock_ns(CLOCK_THREAD_CPUTIME_ID);
+#else
+    step->cpu_ns = -1;
+#endif
 }
 
 static inline void
@@ -221,6 +257,9 @@ live_end_step(Live *live, int64_t began_ns, int64_t now_ns, State state, PyObjec
     live->row->busy_ns += busy_ns;
     live_set_state(live, state);
     row_observe(live->row, &live->row->step_durations, busy_ns, context);
+    if (busy_ns >= live->row->probe->slow_ns) {
+        row_note_slow_step(live->row, busy_ns, context);
+    }
 }
 
 /* From now on this task counts nowhere: not as alive, and not at its end. */

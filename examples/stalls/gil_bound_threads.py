@@ -1,0 +1,43 @@
+"""Threads compute in Python while a coroutine does: each of them waits for the GIL most of the time.
+
+You will see: stalls with cause `gil_contention`, of `__main__.handle`, for work that takes 0.08 s alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+
+from opentelemetry import trace
+from running import run
+
+tracer = trace.get_tracer("example")
+
+
+def count(is_over: threading.Event) -> None:
+    while not is_over.is_set():
+        sum(range(1_000))
+
+
+async def handle() -> None:
+    with tracer.start_as_current_span("request"):
+        ends = time.thread_time() + 0.08
+        while time.thread_time() < ends:
+            sum(range(1_000))
+
+
+async def main() -> None:
+    for _ in range(3):
+        await asyncio.create_task(handle())
+        await asyncio.sleep(0.1)
+
+
+is_over = threading.Event()
+threads = [threading.Thread(target=count, args=(is_over,)) for _ in range(4)]
+for thread in threads:
+    thread.start()
+run(main())
+is_over.set()
+for thread in threads:
+    thread.join()

@@ -1,0 +1,228 @@
+"""What is made of a watched loop: which stalls there are, why, and who is to blame.
+
+While a stall is on, its thread's frames are sampled some 40 times a second (`thread_frames`), with the
+thread's CPU time, its wait for a CPU, and what the kernel says that it does. Of frames only text is kept.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
+
+from otel_concurrency.hooks.spins import SpinWatch
+from otel_concurrency.hooks.stalls import Culprits, Incident, Stall, StallListener
+from otel_concurrency.hooks.watchdog import WatchedRun
+from otel_concurrency.probes.gc_pauses import GcPauses
+from otel_concurrency.probes.process import PROC, read_file
+from otel_concurrency.probes.stacks import look_at_thread
+from otel_concurrency.probes.stall_cause import MAJORITY, UNKNOWN, Evidence, cause_of
+from otel_concurrency.probes.tasks import SlowStep
+from otel_concurrency.probes.thread_clock import cpu_ns
+from otel_concurrency.probes.thread_states import call_classifier
+from otel_concurrency.probes.watch import Wake
+
+SAMPLE_S = 0.025
+"""How often a stall that is on is looked at."""
+
+ARMED_NS = 30_000_000_000
+"""For how long after a stall the next one is looked for as often, where nobody looks without the GIL."""
+
+_TOLERANCE_NS = 5_000_000
+_RECENT = 16
+
+
+class _Look(NamedTuple):
+    at_ns: int
+    active_ns: int
+    cpu_ns: int | None
+    runqueue_ns: int | None
+
+
+class StallWatch:
+    """Follows stalls, one of each loop at a time; what `Watchdog` calls.
+
+    Args:
+        listener: Hears of them.
+        threshold_ns: From when on an iteration is a stall.
+        gc_pauses: Tells of the garbage collector.
+        culprits: Names who runs in a thread.
+        slow_steps: Returns the long steps since it was last asked: of a stall that was too short to be seen,
+            or that kept everybody from looking, they name who it was.
+        step_counts: Returns how many steps there were of each coroutine function.
+        sees_stalls: Whether the wait ends when a loop stalls.
+        read: Reads a small file, if it can without letting go of the GIL.
+        clock: Monotonic time, ns.
+    """
+
+    def __init__(
+        self,
+        listener: StallListener,
+        *,
+        threshold_ns: int,
+        gc_pauses: GcPauses,
+        culprits: Culprits,
+        slow_steps: Callable[[], list[SlowStep]] = list,
+        step_counts: Callable[[], dict[str, int]] = dict,
+        sees_stalls: bool = True,
+        read: Callable[[str], bytes | None] = read_file,
+        clock: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        self._listener = listener
+        self._threshold_ns = threshold_ns
+        self._gc_pauses = gc_pauses
+        self._culprits = culprits
+        self._spins = SpinWatch(listener, step_counts)
+        self._slow_steps = slow_steps
+        self._sees_stalls = sees_stalls
+        self._read = read
+        self._clock = clock
+        self._state_of_call = call_classifier(platform.machine())
+        self._incidents: dict[WatchedRun, Incident] = {}
+        self._seen: dict[WatchedRun, _Look] = {}
+        self._told: deque[tuple[int, int, int]] = deque(maxlen=_RECENT)  # thread, begin, end of what was told
+        self._armed_until_ns = 0
+
+    def __repr__(self) -> str:
+        return f"<StallWatch [{len(self._incidents)} stalls]>"
+
+    def tick(self, runs: tuple[WatchedRun, ...], wake: Wake) -> float | None:
+        """Look at all loops that run; see `Listener`."""
+        for known in [known for known in (*self._incidents, *self._seen) if known not in runs]:
+            self._end(known, self._clock())
+            self._spins.forget(known)
+            self._seen.pop(known, None)
+        for position, run in enumerate(runs):
+            self._look(run, wake, wake if position == wake.loop else None)
+        self._tell_unseen(runs, wake)
+        now_ns = self._clock()
+        if self._incidents:
+            self._armed_until_ns = now_ns + ARMED_NS
+        return SAMPLE_S if self._incidents or self._is_armed(now_ns) else None
+
+    def stop(self) -> None:
+        """Forget what is on: the thread ends."""
+        for run in list(self._incidents):
+            self._end(run, self._clock())
+        for run in list(self._seen):
+            self._spins.forget(run)
+
+    def _is_armed(self, now_ns: int) -> bool:
+        return not self._sees_stalls and now_ns < self._armed_until_ns
+
+    def _look(self, run: WatchedRun, wake: Wake, found: Wake | None) -> None:
+        reading = run.timed.timer.read()
+        now_ns = self._clock()
+        began_ns = now_ns - reading.iteration_ns
+        incident = self._incidents.get(run)
+        if incident is not None and (
+            reading.iteration_ns < 0 or began_ns > incident.began_ns + _TOLERANCE_NS
+        ):
+            self._end(run, now_ns, reading.durations.sum_ns)
+            incident = None
+        if reading.iteration_ns >= self._threshold_ns:
+            if incident is None:
+                incident = self._incidents[run] = self._begin(run, began_ns, now_ns, found)
+            incident.durations_ns = reading.durations.sum_ns
+            self._sample(incident, run, now_ns, wake)
+            return
+        self._seen[run] = _Look(now_ns, reading.active_ns, cpu_ns(run.cpu_clock), self._runqueue_ns(run))
+        self._spins.look(run, reading, now_ns)
+
+    def _begin(self, run: WatchedRun, began_ns: int, now_ns: int, found: Wake | None) -> Incident:
+        stall = Stall(run.timed.loop_id, run.timed.loop_type, run.ident, time.time_ns() - (now_ns - began_ns))
+        if found is not None and found.cpu_ns >= 0:  # the wait has seen it before we had the GIL to look
+            queued_ns = found.runqueue_ns if found.runqueue_ns >= 0 else None
+            incident = Incident(stall, began_ns, began_ns + found.seen_ns, found.cpu_ns, queued_ns)
+        else:
+            queued_ns = self._runqueue_ns(run)
+            incident = Incident(stall, began_ns, now_ns, cpu_ns(run.cpu_clock), queued_ns)
+        self._culprits.name(stall, run)
+        return incident
+
+    def _sample(self, incident: Incident, run: WatchedRun, now_ns: int, wake: Wake) -> None:
+        stall = incident.stall
+        stack = look_at_thread(run.ident)  # first: who reads files may let the thread go on
+        state = self._state_of_call(self._read(f"{PROC}/task/{run.native_id}/syscall") or b"")
+        incident.add(stack, state, wake.gil_ns)
+        incident.measure(
+            now_ns,
+            cpu_ns(run.cpu_clock),
+            self._runqueue_ns(run),
+            self._gc_pauses.paused_ns(incident.began_ns, now_ns),
+        )
+        if incident.is_told:
+            self._listener.stall_goes_on(stall)
+        elif stall.cause != UNKNOWN or stall.looks > 1:
+            incident.is_told = True
+            self._listener.stall_seen(stall)
+
+    def _runqueue_ns(self, run: WatchedRun) -> int | None:
+        fields = (self._read(f"{PROC}/task/{run.native_id}/schedstat") or b"").split()
+        return int(fields[1]) if len(fields) > 1 else None
+
+    def _end(self, run: WatchedRun, now_ns: int, durations_ns: int | None = None) -> None:
+        incident = self._incidents.pop(run, None)
+        if incident is None:
+            return
+        stall = incident.stall
+        took_ns = now_ns - incident.began_ns
+        if (
+            durations_ns is not None
+        ):  # what came after it is in there, too, but took less than a look's distance
+            took_ns = min(took_ns, durations_ns - incident.durations_ns)
+        stall.duration_ns = max(stall.duration_ns, took_ns)
+        self._told.append((run.ident, incident.began_ns, now_ns))
+        self._listener.stall_ended(stall)
+
+    def _tell_unseen(self, runs: tuple[WatchedRun, ...], wake: Wake) -> None:
+        """Tell of the stalls that left nothing but the note of a long step."""
+        for step in self._slow_steps():
+            run = next((run for run in runs if run.ident == step.thread_ident), None)
+            began_ns = step.ended_ns - step.busy_ns
+            if run is None or self._is_told(step.thread_ident, began_ns, step.ended_ns):
+                continue
+            found = wake if wake.loop >= 0 and runs[wake.loop] is run else None
+            stall = Stall(
+                run.timed.loop_id,
+                run.timed.loop_type,
+                step.thread_ident,
+                time.time_ns() - (self._clock() - began_ns),
+                duration_ns=step.busy_ns,
+                function=step.function,
+                origin=step.origin,
+            )
+            stall.cause = self._cause_of_unseen(step, run, found)
+            self._told.append((step.thread_ident, began_ns, step.ended_ns))
+            self._listener.stall_ended(stall)
+
+    def _is_told(self, ident: int, began_ns: int, ended_ns: int) -> bool:
+        open_ones = ((run.ident, each.began_ns, ended_ns) for run, each in self._incidents.items())
+        return any(
+            thread == ident and begin <= ended_ns and began_ns <= end
+            for thread, begin, end in (*self._told, *open_ones)
+        )
+
+    def _cause_of_unseen(self, step: SlowStep, run: WatchedRun, found: Wake | None) -> str:
+        began_ns = step.ended_ns - step.busy_ns
+        evidence = Evidence(step.busy_ns, gc_ns=self._gc_pauses.paused_ns(began_ns, step.ended_ns))
+        if found is not None and found.cpu_ns >= 0 and step.cpu_ns >= 0:
+            queued_ns = self._runqueue_ns(run)
+            evidence = replace(
+                evidence,
+                watched_ns=max(0, step.busy_ns - found.seen_ns),
+                cpu_ns=step.cpu_ns - found.cpu_ns,
+                runqueue_ns=None if queued_ns is None else queued_ns - found.runqueue_ns,
+                gil_waits_ns=(found.gil_ns,),
+            )
+        elif (before := self._seen.get(run)) is not None and before.cpu_ns is not None and step.cpu_ns >= 0:
+            # Of the time since the last look only the sum is known; the rest of it may have been busy, too.
+            taken_ns = step.cpu_ns - before.cpu_ns
+            rest_ns = max(0, step.ended_ns - before.at_ns - step.busy_ns)
+            if taken_ns - rest_ns < MAJORITY * step.busy_ns <= taken_ns:
+                return cause_of(evidence)
+            evidence = replace(evidence, watched_ns=step.busy_ns, cpu_ns=min(taken_ns, step.busy_ns))
+        return cause_of(evidence)

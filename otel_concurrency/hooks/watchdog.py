@@ -1,0 +1,225 @@
+"""The thread that watches event loops from outside: it wakes about once a second, and when one stalls.
+
+It is there only where a loop has run, and without a loop that runs it sleeps for good. At a fork it is gone:
+CPython 3.12 and later warn a process that forks with threads, and none of those is to be ours. It comes back
+when a loop begins to run, or goes on to.
+
+A daemon thread that `threading` knows, so that it can be told from the program's; it holds no lock while it
+waits.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+import os
+import random
+import threading
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from otel_concurrency.hooks import fork
+from otel_concurrency.hooks.interpreters import is_main_interpreter
+from otel_concurrency.probes.gil import GilProbe, is_gil_enabled
+from otel_concurrency.probes.loop_time import TimedLoop
+from otel_concurrency.probes.thread_clock import clock_of_this_thread
+from otel_concurrency.probes.watch import Wake, Watch, Watched
+
+THREAD_NAME = "otel-concurrency-watchdog"
+TICK_S = (0.75, 1.25)
+"""How long a tick takes: anything in between, so that nothing in the program keeps time with it."""
+
+POLL_NS = 50_000_000
+"""How often the native wait looks at the loops."""
+
+_JOIN_S = 0.2
+_NO_LOOPS_NS = 3_600_000_000_000
+_EMPTY = contextvars.Context()
+
+_logger = logging.getLogger(__name__)
+
+
+class WatchedRun:
+    """One run of a loop.
+
+    Attributes:
+        timed: The loop, and its timer.
+        cpu_clock: Of the thread that runs it.
+        native_id: Of that thread.
+        ident: The same, as `threading` calls it.
+    """
+
+    __slots__ = ("cpu_clock", "ident", "native_id", "timed")
+
+    def __init__(self, timed: TimedLoop) -> None:
+        """Take it from the thread that is about to run the loop."""
+        self.timed = timed
+        self.cpu_clock = clock_of_this_thread()
+        self.native_id = threading.get_native_id()
+        self.ident = threading.get_ident()
+
+
+class Listener(Protocol):
+    """What the thread does when it is awake; it never runs in two threads at once."""
+
+    def tick(self, runs: tuple[WatchedRun, ...], wake: Wake) -> float | None:
+        """Look at the loops that run.
+
+        Args:
+            runs: Their runs.
+            wake: Why the wait has ended.
+
+        Returns:
+            When to come again, in s, where that is to be sooner than usual.
+        """
+        ...
+
+    def stop(self) -> None:
+        """The thread ends."""
+        ...
+
+
+class Watchdog:
+    """Starts, stops and paces the watching thread.
+
+    Args:
+        listener: Called at each tick.
+        make_watch: Makes what the thread waits with.
+        threshold_ns: From when on an iteration is a stall.
+        gil: Counts what the thread waits for the GIL.
+    """
+
+    def __init__(
+        self, listener: Listener, make_watch: Callable[[], Watch], *, threshold_ns: int, gil: GilProbe
+    ) -> None:
+        self._listener = listener
+        self._make_watch = make_watch
+        self._threshold_ns = threshold_ns
+        self._gil = gil
+        self._runs: tuple[WatchedRun, ...] = ()
+        self._undo: list[Callable[[], None]] = []
+        self._is_on = False
+        self._begin()
+
+    def __repr__(self) -> str:
+        state = "running" if self._thread is not None else "asleep" if self._is_on else "removed"
+        return f"<Watchdog [{state}, {len(self._runs)} loops]>"
+
+    def install(self) -> None:
+        """Watch loops that begin to run from now on; a second call changes nothing."""
+        if not self._is_on and is_main_interpreter():
+            self._is_on = True
+            self._undo = [
+                fork.before_fork(self._stop),
+                fork.in_parent(self._go_on_soon),
+                fork.in_child(self._begin_in_child),
+            ]
+
+    def remove(self) -> None:
+        """Watch nothing any more; the thread has ended when this returns."""
+        self._is_on = False
+        while self._undo:
+            self._undo.pop()()
+        self._stop()
+        self._runs = ()
+
+    def loop_began(self, timed: TimedLoop) -> None:
+        """A run begins, in this thread."""
+        if self._is_on:
+            with self._lock:
+                self._runs = (*self._runs, WatchedRun(timed))
+            self._ensure()
+
+    def loop_ended(self, timed: TimedLoop) -> None:
+        """It is over."""
+        with self._lock:
+            self._runs = tuple(run for run in self._runs if run.timed is not timed)
+
+    def _begin(self) -> None:
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._watch = self._make_watch()
+        self._is_stopping = False
+
+    def _begin_in_child(self) -> None:
+        self._runs = ()
+        self._begin()
+
+    def _ensure(self) -> None:
+        """See to it that the thread is there and knows which loops run."""
+        with self._lock:
+            if self._thread is not None or not self._is_on or not self._runs:
+                self._watch.ring()
+                return
+            self._is_stopping = False
+            self._watch = self._make_watch()
+            thread = threading.Thread(target=self._work, args=(self._watch,), name=THREAD_NAME, daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # the interpreter has none to give any more
+                return
+            self._thread = thread
+
+    def _go_on_soon(self) -> None:
+        # Not here: CPython counts the threads after a fork, to warn of them, and from 3.14 on after this.
+        for run in self._runs:
+            loop = run.timed.reference()
+            if loop is not None:
+                try:
+                    loop.call_soon_threadsafe(self._ensure, context=_EMPTY)
+                except RuntimeError:  # closed meanwhile
+                    pass
+
+    def _stop(self) -> None:
+        with self._lock:
+            thread, self._thread = self._thread, None
+            self._is_stopping = True
+        if thread is None or thread is threading.current_thread():
+            return
+        self._watch.ring()
+        thread.join(_JOIN_S)
+        _wait_until_gone(thread)
+
+    def _work(self, watch: Watch) -> None:
+        try:
+            self._watch_loops(watch)
+        except Exception:
+            self._is_on = False
+            _logger.exception("Watching event loops failed and is switched off; the program goes on")
+
+    def _watch_loops(self, watch: Watch) -> None:
+        sooner_s: float | None = None
+        try:
+            while watch is self._watch and not self._is_stopping:
+                runs = self._runs
+                timeout_ns = int((sooner_s or random.uniform(*TICK_S)) * 1e9) if runs else _NO_LOOPS_NS
+                # While an incident is being followed, nobody else has to look for one.
+                loops = (
+                    ()
+                    if sooner_s
+                    else [Watched(run.timed.timer, run.cpu_clock, run.native_id) for run in runs]
+                )
+                wake = watch.wait(loops, timeout_ns, POLL_NS, self._threshold_ns)
+                if wake.was_rung:
+                    continue
+                # From here to the look at a stalled loop nothing may let go of the GIL, or the loop goes on.
+                wake = self._with_gil_wait(wake)
+                sooner_s = self._listener.tick(runs, wake) if runs else None
+        finally:
+            self._listener.stop()
+
+    def _with_gil_wait(self, wake: Wake) -> Wake:
+        if not is_gil_enabled():
+            return wake._replace(gil_ns=0)
+        if wake.gil_ns >= 0:
+            return wake._replace(gil_ns=self._gil.add(wake.gil_ns))
+        return wake._replace(gil_ns=self._gil.add_overshoot(wake.overshoot_ns, wake.delay_ns))
+
+
+def _wait_until_gone(thread: threading.Thread) -> None:
+    """Wait for what `join` does not wait for until CPython 3.12: that the kernel has let go of the thread."""
+    path = f"/proc/self/task/{thread.native_id}"
+    ends = time.monotonic() + _JOIN_S
+    while os.path.exists(path) and time.monotonic() < ends:
+        time.sleep(0.0001)

@@ -1,0 +1,77 @@
+"""Watches event loops from outside, and tells who stalls them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection
+from dataclasses import fields
+from typing import Any
+
+from opentelemetry import context as opentelemetry_context
+from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
+
+from otel_concurrency.config import Config, StallOptions
+from otel_concurrency.hooks import fork
+from otel_concurrency.hooks.stall_watch import StallWatch
+from otel_concurrency.hooks.stalls import Culprits
+from otel_concurrency.hooks.watchdog import Watchdog
+from otel_concurrency.instrumentors import event_loops, runtime, tasks
+from otel_concurrency.probes.choice import context_reader, held_reader
+from otel_concurrency.probes.watch import make_watch
+from otel_concurrency.signals.producer import default_producer
+from otel_concurrency.signals.stalls import StallReports
+
+
+class StallInstrumentor(BaseInstrumentor):
+    """Tells of each stall of each event loop, why it came, and which coroutine is to blame.
+
+    Options are the fields of `StallOptions`; what is not given comes from the environment.
+    """
+
+    configuration = StallOptions
+
+    _watchdog: Watchdog | None = None
+    _undo: tuple[Callable[[], object], ...] = ()
+
+    def instrumentation_dependencies(self) -> Collection[str]:
+        """Return nothing: asyncio is in the standard library."""
+        return ()
+
+    def _instrument(self, **kwargs: Any) -> None:
+        options = {field.name: kwargs.get(field.name) for field in fields(StallOptions)}
+        config = Config.from_options(options, os.environ)
+        threshold_ns = int(config.stall_threshold * 1e9)
+        if not threshold_ns:
+            return
+        reports = StallReports()
+        watch = StallWatch(
+            reports,
+            threshold_ns=threshold_ns,
+            gc_pauses=runtime.gc_pauses,
+            culprits=Culprits(
+                getattr(opentelemetry_context._RUNTIME_CONTEXT, "_current_context", None),
+                context_reader(native=config.native),
+            ),
+            slow_steps=tasks.slow_steps,
+            step_counts=tasks.step_counts,
+            read=held_reader(native=config.native),
+            sees_stalls=make_watch(native=config.native).sees_stalls,
+        )
+        watchdog = self._watchdog = Watchdog(
+            watch, lambda: make_watch(native=config.native), threshold_ns=threshold_ns, gil=runtime.gil
+        )
+        tasks.note_slow_steps(threshold_ns)
+        watchdog.install()
+        default_producer().register(reports)
+        self._undo = (
+            event_loops.observe(watchdog),
+            watchdog.remove,
+            fork.in_child(reports.begin),
+            lambda: tasks.note_slow_steps(0),
+            lambda: default_producer().unregister(reports),
+        )
+
+    def _uninstrument(self, **kwargs: Any) -> None:
+        for undo in self._undo:
+            undo()
+        self._watchdog, self._undo = None, ()

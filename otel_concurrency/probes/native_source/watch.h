@@ -1,0 +1,309 @@
+/* Waiting for a loop to stall, without the GIL: a thread that asked for it many times a second would cost the program more
+   than it tells (see hooks/watchdog.py, whose wait this is). And what a thread that stalls has current. */
+
+#ifndef OTEL_CONCURRENCY_WATCH_H
+#define OTEL_CONCURRENCY_WATCH_H
+
+#ifdef __linux__
+#include <fcntl.h>
+#include <stdio.h>
+#include <unistd.h>
+#endif
+
+#define OWN_SCHEDSTAT "/proc/thread-self/schedstat"
+#define MAX_WATCHED (MAX_LOOPS + 1)
+
+typedef struct Watch {
+    PyObject_HEAD
+    struct ModuleState *state;
+    PyObject *module; /* keeps `state` alive */
+    PyThread_type_lock bell; /* held, but for the moment after `ring` */
+    int rung;
+} Watch;
+
+typedef struct {
+    LoopTimer *timer;
+#ifndef _WIN32
+    clockid_t cpu_clock;
+#endif
+    int has_cpu_clock;
+    long native_id;
+    int64_t since_ns;    /* when the iteration began that was seen last, by the timer's clock; 0: none */
+    int64_t seen_ns;     /* how far it was when it was first seen */
+    int64_t cpu_ns;      /* the thread's CPU time then */
+    int64_t runqueue_ns; /* its time without a CPU then */
+} Watched;
+
+static int64_t
+watched_cpu_ns(const Watched *watched)
+{
+#ifndef _WIN32
+    struct timespec now;
+    if (watched->has_cpu_clock && clock_gettime(watched->cpu_clock, &now) == 0) {
+        return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+    }
+#endif
+    (void)watched;
+    return -1;
+}
+
+/* Read a small file. Whoever holds the GIL keeps it, so that what the file tells of does not go on meanwhile. */
+static Py_ssize_t
+read_small_file(const char *path, char *room, size_t size)
+{
+    Py_ssize_t length = -1;
+#ifdef __linux__
+    int file = open(path, O_RDONLY | O_CLOEXEC);
+    if (file >= 0) {
+        length = read(file, room, size);
+        close(file);
+    }
+#else
+    (void)path;
+    (void)room;
+    (void)size;
+#endif
+    return length;
+}
+
+/* The second number of a schedstat (Linux, Documentation/scheduler/sched-stats.rst); -1 where there is none. */
+static int64_t
+runqueue_ns_in(const char *path)
+{
+    char text[96];
+    long long waited_ns = -1;
+    Py_ssize_t length = read_small_file(path, text, sizeof(text) - 1);
+    text[length > 0 ? length : 0] = '\0';
+    return sscanf(text, "%*s %lld", &waited_ns) == 1 ? waited_ns : -1;
+}
+
+static int64_t
+watched_runqueue_ns(const Watched *watched)
+{
+    char path[64];
+    snprintf(path, sizeof(path), "/proc/self/task/%ld/schedstat", watched->native_id);
+    return runqueue_ns_in(path);
+}
+
+/* For how long the present iteration has lasted; -1 between two. The thread that writes does not wait for us: what is read
+   in the middle of a change is taken for an iteration that began long ago, so whoever gets to hear of one asks again. */
+static int64_t
+watched_look(Watched *watched)
+{
+    LoopTimer *timer = watched->timer;
+    volatile LoopTime *time = timer->time;
+    int64_t since_ns = time->since_ns;
+    if (time->phase != ITERATING || time->since_ns != since_ns) {
+        watched->since_ns = 0;
+        return -1;
+    }
+    int64_t now_ns = timer_now_ns(timer);
+    if (since_ns != watched->since_ns) {
+        watched->since_ns = since_ns;
+        watched->seen_ns = now_ns - since_ns + time->carry_ns;
+        watched->cpu_ns = watched_cpu_ns(watched);
+        watched->runqueue_ns = watched_runqueue_ns(watched);
+    }
+    return now_ns - since_ns + time->carry_ns;
+}
+
+PyDoc_STRVAR(watch_wait_doc,
+"wait(loops, timeout_ns, poll_ns, threshold_ns, /)\n--\n\n"
+"Wait until an iteration has lasted for `threshold_ns`, the bell was rung, or the time is over.\n\n"
+"Args:\n"
+"    loops: (LoopTimer, id of its thread's CPU clock or None, native id of that thread) of each loop that runs.\n"
+"    timeout_ns: The longest wait.\n"
+"    poll_ns: How often to look, without the GIL.\n"
+"    threshold_ns: From when on an iteration is a stall.\n\n"
+"Returns:\n"
+"    (index of the loop or -1, whether the bell was rung, how long the iteration had lasted when it was first seen, CPU\n"
+"    time and run-queue time of its thread then or -1, how long this thread then waited for the GIL, without\n"
+"    the time in which the kernel had no CPU for it), all in ns.");
+
+static PyObject *
+watch_wait(Watch *watch, PyObject *args)
+{
+    PyObject *loops;
+    long long timeout_ns, poll_ns, threshold_ns;
+    if (!PyArg_ParseTuple(args, "O!LLL", &PyTuple_Type, &loops, &timeout_ns, &poll_ns, &threshold_ns)) {
+        return NULL;
+    }
+    Watched watched[MAX_WATCHED];
+    int count = 0;
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(loops) && count < MAX_WATCHED; i++) {
+        PyObject *timer, *cpu_clock;
+        long native_id;
+        if (!PyArg_ParseTuple(PyTuple_GET_ITEM(loops, i), "O!Ol", watch->state->timer_type, &timer, &cpu_clock,
+                              &native_id)) {
+            return NULL;
+        }
+        Watched *each = &watched[count++];
+        memset(each, 0, sizeof(*each));
+        each->native_id = native_id;
+        each->timer = (LoopTimer *)timer; /* the tuple keeps it */
+#ifndef _WIN32
+        if (cpu_clock != Py_None) {
+            long id = PyLong_AsLong(cpu_clock);
+            if (id == -1 && PyErr_Occurred()) {
+                return NULL;
+            }
+            each->cpu_clock = (clockid_t)id;
+            each->has_cpu_clock = 1;
+        }
+#endif
+    }
+    int found = -1;
+    int rung = 0;
+    int64_t ready_ns;
+    int64_t delayed_ns;
+    Py_INCREF(loops);
+    Py_BEGIN_ALLOW_THREADS
+    int64_t ends_ns = system_monotonic_ns() + timeout_ns;
+    for (;;) {
+        int64_t left_ns = ends_ns - system_monotonic_ns();
+        if (left_ns <= 0 || found >= 0) {
+            break;
+        }
+        int64_t sleep_ns = count > 0 && poll_ns < left_ns ? poll_ns : left_ns;
+        if (PyThread_acquire_lock_timed(watch->bell, sleep_ns / 1000 + 1, 0) == PY_LOCK_ACQUIRED) {
+            rung = 1;
+            break;
+        }
+        for (int i = 0; i < count && found < 0; i++) {
+            if (watched_look(&watched[i]) >= threshold_ns) {
+                found = i;
+            }
+        }
+    }
+    delayed_ns = runqueue_ns_in(OWN_SCHEDSTAT);
+    ready_ns = system_monotonic_ns();
+    Py_END_ALLOW_THREADS
+    int64_t gil_ns = system_monotonic_ns() - ready_ns;
+    if (delayed_ns >= 0) { /* the kernel's part of the wait */
+        gil_ns -= runqueue_ns_in(OWN_SCHEDSTAT) - delayed_ns;
+    }
+    gil_ns = gil_ns < 0 ? 0 : gil_ns;
+    Py_DECREF(loops);
+    if (rung) {
+        watch->rung = 0;
+    }
+    Watched none = {.cpu_ns = -1, .runqueue_ns = -1};
+    const Watched *seen = found >= 0 ? &watched[found] : &none;
+    return Py_BuildValue("(iNLLLL)", found, PyBool_FromLong(rung), (long long)seen->seen_ns, (long long)seen->cpu_ns,
+                         (long long)seen->runqueue_ns, (long long)gil_ns);
+}
+
+PyDoc_STRVAR(watch_ring_doc,
+"ring()\n--\n\n"
+"End the wait under way, or the next one; from any thread.");
+
+static PyObject *
+watch_ring(Watch *watch, PyObject *Py_UNUSED(ignored))
+{
+    if (!watch->rung) {
+        watch->rung = 1;
+        PyThread_release_lock(watch->bell);
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+watch_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
+{
+    Watch *watch = (Watch *)type->tp_alloc(type, 0); /* all zero */
+    if (watch == NULL) {
+        return NULL;
+    }
+    watch->module = Py_XNewRef(PyType_GetModule(type));
+    watch->state = watch->module != NULL ? PyModule_GetState(watch->module) : NULL;
+    watch->bell = watch->state != NULL ? PyThread_allocate_lock() : NULL;
+    if (watch->bell == NULL) {
+        Py_DECREF(watch);
+        return PyErr_Occurred() ? NULL : PyErr_NoMemory();
+    }
+    PyThread_acquire_lock(watch->bell, NOWAIT_LOCK);
+    return (PyObject *)watch;
+}
+
+static int
+watch_traverse(Watch *watch, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(watch));
+    Py_VISIT(watch->module);
+    return 0;
+}
+
+static void
+watch_dealloc(Watch *watch)
+{
+    PyTypeObject *type = Py_TYPE(watch);
+    PyObject_GC_UnTrack(watch);
+    if (watch->bell != NULL) {
+        if (!watch->rung) {
+            PyThread_release_lock(watch->bell);
+        }
+        PyThread_free_lock(watch->bell);
+    }
+    Py_XDECREF(watch->module);
+    type->tp_free((PyObject *)watch);
+    Py_DECREF(type);
+}
+
+static PyMethodDef watch_methods[] = {
+    {"wait", (PyCFunction)watch_wait, METH_VARARGS, watch_wait_doc},
+    {"ring", (PyCFunction)watch_ring, METH_NOARGS, watch_ring_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot watch_slots[] = {
+    {Py_tp_new, watch_new},           {Py_tp_dealloc, watch_dealloc}, {Py_tp_traverse, watch_traverse},
+    {Py_tp_methods, watch_methods}, {0, NULL},
+};
+
+static PyType_Spec watch_spec = {
+    .name = "otel_concurrency.probes._native.Watch",
+    .basicsize = sizeof(Watch),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+    .slots = watch_slots,
+};
+
+PyDoc_STRVAR(read_held_doc,
+"read_held(path, /)\n--\n\n"
+"Return what a small file holds, None where it cannot be read. The GIL is kept, so nobody goes on meanwhile.");
+
+static PyObject *
+module_read_held(PyObject *Py_UNUSED(module), PyObject *argument)
+{
+    char text[1024];
+    const char *path = PyUnicode_Check(argument) ? PyUnicode_AsUTF8(argument) : NULL;
+    if (path == NULL) {
+        if (!PyErr_Occurred()) {
+            PyErr_SetString(PyExc_TypeError, "a path is a str");
+        }
+        return NULL;
+    }
+    Py_ssize_t length = read_small_file(path, text, sizeof(text));
+    return length >= 0 ? PyBytes_FromStringAndSize(text, length) : Py_NewRef(Py_None);
+}
+
+PyDoc_STRVAR(context_of_thread_doc,
+"context_of_thread(ident, /)\n--\n\n"
+"Return the contextvars.Context that is current in a thread of this interpreter; None where there is none.");
+
+static PyObject *
+module_context_of_thread(PyObject *Py_UNUSED(module), PyObject *argument)
+{
+    unsigned long ident = PyLong_AsUnsignedLong(argument);
+    if (ident == (unsigned long)-1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    /* Threads come and go with the GIL held, as it is here. */
+    PyThreadState *thread = PyInterpreterState_ThreadHead(PyInterpreterState_Get());
+    while (thread != NULL && thread->thread_id != ident) {
+        thread = PyThreadState_Next(thread);
+    }
+    PyObject *context = thread != NULL ? thread->context : NULL;
+    return Py_NewRef(context != NULL ? context : Py_None);
+}
+
+#endif

@@ -1,0 +1,148 @@
+"""What a thread is doing, read from its frames at once: text only, no frame is kept."""
+
+from __future__ import annotations
+
+import linecache
+import re
+import sysconfig
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import CodeType, FrameType, ModuleType
+
+from otel_concurrency.probes.functions import function_name
+from otel_concurrency.probes.thread_frames import thread_frames
+
+MAX_FRAMES = 8
+"""Innermost frames told."""
+
+_MAX_DEPTH = 200
+_LIBRARY_FOLDERS = (
+    str(Path(__file__).parents[1]),
+    *(path for key in ("stdlib", "platstdlib", "purelib", "platlib") if (path := sysconfig.get_path(key))),
+)
+_PACKAGES = ("site-packages", "dist-packages")
+_LOOPS = ("asyncio", "uvloop", "winloop", "otel_concurrency")  # ours stands between uvloop and its caller
+_CALL = re.compile(r"([A-Za-z_][\w.]*)\(")
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """One look at a thread.
+
+    Attributes:
+        frames: The innermost first, as `module.qualname (file:line)`.
+        root: `module.qualname` of what the loop has called; empty outside of one.
+        call: What the application's innermost frame calls: a library's function, or a C function as far as
+            it can be named; empty where nothing can be told.
+        file: Of the application's innermost frame; else of the innermost.
+        line: The same.
+        place: Where the innermost frame is, in instructions: a thread that is elsewhere at the next look
+            goes on.
+    """
+
+    frames: tuple[str, ...]
+    root: str
+    call: str
+    file: str
+    line: int
+    place: tuple[int, int]
+
+
+def look(frame: FrameType | None) -> Stack | None:
+    """Look at a thread whose innermost frame this is."""
+    if frame is None:
+        return None
+    innermost = frame
+    frames: list[str] = []
+    root = called = ""
+    callee: FrameType | None = None
+    own: FrameType | None = None
+    own_callee: FrameType | None = None
+    for each in _outwards(frame):
+        module = _module(each)
+        if module.partition(".")[0] in _LOOPS and called:
+            root = called  # what is further out runs the loop
+            break
+        if len(frames) < MAX_FRAMES:
+            frames.append(f"{_name(each)} ({each.f_code.co_filename}:{each.f_lineno})")
+        called = _name(each)
+        if own is None and _is_own(each.f_code):
+            own, own_callee = each, callee
+        callee = each
+    told = own or innermost
+    call = _name(own_callee) if own_callee is not None else _called(told)
+    return Stack(
+        tuple(frames),
+        root,
+        call,
+        told.f_code.co_filename,
+        told.f_lineno or 0,
+        (id(innermost.f_code), innermost.f_lasti),
+    )
+
+
+def look_at_thread(ident: int) -> Stack | None:
+    """Look at a thread by its `threading.get_ident()`; None also where frames cannot be had."""
+    return look(thread_frames().get(ident))
+
+
+def _outwards(frame: FrameType) -> Iterator[FrameType]:
+    each: FrameType | None = frame
+    for _ in range(_MAX_DEPTH):
+        if each is None:
+            return
+        yield each
+        each = each.f_back
+
+
+def _module(frame: FrameType) -> str:
+    name = frame.f_globals.get("__name__")
+    return name if isinstance(name, str) else ""
+
+
+def _name(frame: FrameType) -> str:
+    code = frame.f_code
+    qualname = getattr(code, "co_qualname", code.co_name)  # CPython 3.11
+    module = _module(frame)
+    return f"{module}.{qualname}" if module else qualname
+
+
+def _is_own(code: CodeType) -> bool:
+    """Whether it is the application's: neither the standard library's nor installed, nor made up."""
+    file = code.co_filename
+    return not file.startswith(("<", *_LIBRARY_FOLDERS)) and not any(each in file for each in _PACKAGES)
+
+
+def _called(frame: FrameType) -> str:
+    """Name the C function that a frame is calling, from its source: nothing else knows."""
+    line = linecache.getline(frame.f_code.co_filename, frame.f_lineno or 0)
+    names = _CALL.findall(_segment(frame, line))
+    return _resolved(frame, names[0]) if names else ""
+
+
+def _segment(frame: FrameType, line: str) -> str:
+    """Cut the expression that is being evaluated out of its line, where the code tells (CPython 3.11)."""
+    positions = getattr(frame.f_code, "co_positions", None)
+    if positions is None or frame.f_lasti < 0:
+        return line
+    for index, (first, last, begin, end) in enumerate(positions()):
+        if index == frame.f_lasti // 2:
+            if begin is None or end is None or first != frame.f_lineno:
+                return line
+            text = line.encode()
+            return (text[begin:end] if first == last else text[begin:]).decode(errors="replace")
+    return line
+
+
+def _resolved(frame: FrameType, name: str) -> str:
+    """Return the real name of what a dotted name stands for, as far as modules lead."""
+    first, *rest = name.split(".")
+    found = frame.f_globals.get(first, frame.f_builtins.get(first))
+    if found is None or first in frame.f_code.co_varnames:
+        return name
+    for each in rest:
+        if not isinstance(found, ModuleType) or each not in vars(found):
+            return name
+        found = vars(found)[each]
+    return function_name(found) if callable(found) and not isinstance(found, ModuleType) else name

@@ -1,0 +1,162 @@
+"""Each symptom of `examples/stalls/` under `opentelemetry-instrument`: cause, culprit, and whose trace."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from opentelemetry.test._otlp_test_server import OtlpProtoTestServer
+
+from tests.conftest import WITH_UVLOOP
+from tests.e2e.conftest import COMMAND, clean_environ, environ_for
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "stalls"
+HANDLE = "__main__.handle"
+TRIES = 4
+"""A machine that is busy with something else has no CPU for the example: then `cpu_starved` is the truth."""
+
+MAX_QUEUED = 0.3
+"""Share of its active time that an example may have waited for a CPU; from 0.5 on that is the cause."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What an example's process has exported."""
+
+    stalls: dict[tuple[str, str], int]
+    records: list[dict[str, Any]]
+    span_events: list[dict[str, Any]]
+    is_starved: bool
+
+
+def values(attributes: Any) -> dict[str, Any]:
+    found = {}
+    for each in attributes:
+        kind = each.value.WhichOneof("value")
+        found[each.key] = getattr(each.value, kind) if kind else None
+    return found
+
+
+def tell(receiver: OtlpProtoTestServer) -> Told:
+    totals: dict[tuple[str, tuple[tuple[str, Any], ...]], float] = {}
+    for metric in receiver.drain_metrics():
+        for point in metric.metric.sum.data_points:
+            key = metric.metric.name, tuple(sorted(values(point.attributes).items()))
+            totals[key] = point.as_int or point.as_double
+    stalls: Counter[tuple[str, str]] = Counter()
+    time_s: Counter[str] = Counter()
+    for (name, pairs), total in totals.items():
+        labels = dict(pairs)
+        if name == "asyncio.eventloop.stalls":
+            stalls[labels["asyncio.eventloop.stall.cause"], labels["code.function.name"]] += int(total)
+        elif name == "asyncio.eventloop.time" and labels["asyncio.eventloop.state"] == "active":
+            time_s["active"] += total
+        elif name == "asyncio.eventloop.runqueue.time":
+            time_s["queued"] += total
+    spans = {each.span.span_id: each.span for each in receiver.drain_spans()}
+    records = [
+        {
+            "event": each.log_record.event_name,
+            "span": spans[each.log_record.span_id].name if each.log_record.span_id in spans else "",
+            **values(each.log_record.attributes),
+        }
+        for each in receiver.drain_log_records()
+        if each.log_record.event_name.startswith("asyncio.eventloop.stall.")
+    ]
+    events = [
+        {
+            "span": span.name,
+            "took_s": (span.end_time_unix_nano - span.start_time_unix_nano) / 1e9,
+            "in_span": span.start_time_unix_nano <= event.time_unix_nano + 10_000_000,
+            **values(event.attributes),
+        }
+        for span in spans.values()
+        for event in span.events
+        if event.name == "asyncio.stall"
+    ]
+    return Told(dict(stalls), records, events, time_s["queued"] > MAX_QUEUED * time_s["active"])
+
+
+Play = Callable[..., Told]
+
+
+@pytest.fixture(params=["asyncio", WITH_UVLOOP])
+def play(request: pytest.FixtureRequest, receiver: OtlpProtoTestServer) -> Play:
+    """Run an example until it had the CPU that it wanted."""
+
+    def play(name: str, *, wants_cpu: bool = True, tries: int = TRIES, **env: str) -> Told:
+        for _ in range(tries):
+            ended = subprocess.run(
+                [str(COMMAND), sys.executable, str(EXAMPLES / f"{name}.py"), request.param],
+                env=clean_environ() | environ_for(receiver) | env,
+                capture_output=True,
+                text=True,
+                timeout=60,
+            )
+            assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+            told = tell(receiver)
+            if not (wants_cpu and told.is_starved):
+                return told
+        pytest.skip("this machine is too busy: the example waits for a CPU")
+
+    return play
+
+
+@pytest.mark.parametrize(
+    ("name", "cause", "call"),
+    [
+        ("blocking_call", "blocked_call", "time.sleep"),
+        ("cpu_in_coroutine", "cpu_python", None),
+        ("regex", "native_gil_held", "re.match"),
+        ("gil_bound_threads", "gil_contention", None),
+        ("gc_pause", "gc_pause", None),
+        ("cpu_hogs", "cpu_starved", None),
+    ],
+)
+def test_a_stall_is_told_once_with_its_cause_and_in_the_trace_of_its_culprit(
+    play: Play, name: str, cause: str, call: str | None
+) -> None:
+    told = play(name, wants_cpu=cause != "cpu_starved")
+    assert told.stalls == {(cause, HANDLE): 3}
+    shared = {
+        "span": "request",
+        "asyncio.eventloop.stall.cause": cause,
+        "code.function.name": HANDLE,
+        "asyncio.eventloop.stall.call": call,
+        "code.file.path": str(EXAMPLES / f"{name}.py"),
+    }
+    # One of each in 10 s, so where the machine is not slow there are two of them.
+    started_and_ended = ["asyncio.eventloop.stall.started", "asyncio.eventloop.stall.ended"]
+    assert [each["event"] for each in told.records] == started_and_ended * (len(told.records) // 2)
+    assert told.records
+    assert [{key: each.get(key) for key in shared} for each in told.records] == [shared] * len(told.records)
+    assert [{key: each.get(key) for key in shared} for each in told.span_events] == [shared] * 3
+    off = [abs(each["took_s"] - each["asyncio.eventloop.stall.elapsed"]) for each in told.span_events]
+    assert max(off) < 0.05
+    assert all(each["in_span"] for each in told.span_events)
+
+
+@pytest.mark.parametrize("name", ["healthy", "gil_free_thread", "lock_convoy"])
+def test_where_no_loop_is_held_nothing_is_told(play: Play, name: str) -> None:
+    told = play(name)
+    assert (told.stalls, told.records, told.span_events) == ({}, [], [])
+
+
+def test_a_threshold_of_0_turns_it_off(play: Play) -> None:
+    told = play("blocking_call", wants_cpu=False, OTEL_PYTHON_CONCURRENCY_STALL_THRESHOLD="0")
+    assert (told.stalls, told.records, told.span_events) == ({}, [], [])
+
+
+def test_a_loop_that_turns_without_anything_to_do_is_found(play: Play) -> None:
+    told = play("spin")
+    assert told.stalls == {("spin", "__main__.wait_for_it"): 1}
+    assert [(each["event"], each["asyncio.eventloop.stall.cause"]) for each in told.records] == [
+        ("asyncio.eventloop.stall.started", "spin"),
+        ("asyncio.eventloop.stall.ended", "spin"),
+    ]
