@@ -68,6 +68,7 @@ def tell(receiver: OtlpProtoTestServer) -> Told:
         }
         for each in receiver.drain_log_records()
         if each.log_record.event_name.startswith("asyncio.eventloop.stall.")
+        and any(pair.key == "code.function.name" for pair in each.log_record.attributes)
     ]
     events = [
         {
@@ -123,7 +124,10 @@ def test_a_stall_is_told_once_with_its_cause_and_in_the_trace_of_its_culprit(
     play: Play, name: str, cause: str, call: str | None
 ) -> None:
     told = play(name, wants_cpu=cause != "cpu_starved")
-    assert told.stalls == {(cause, HANDLE): 3}
+    # A uvloop that waits for the GIL before its first callback is held, and by nobody that can be named.
+    assert {key: count for key, count in told.stalls.items() if key != ("gil_contention", "_unknown")} == {
+        (cause, HANDLE): 3
+    }
     shared = {
         "span": "request",
         "asyncio.eventloop.stall.cause": cause,
