@@ -149,10 +149,10 @@ class Config:
         "`false`: no metrics of garbage collection, of the global interpreter lock and of CPU throttling.",
     )
     stall_threshold: float = _setting(
-        0.1,
+        0.0,
         read_seconds,
         "seconds",
-        "How long an event loop may be held before it counts as a stall; `0`: nobody watches for stalls.",
+        "How long an event loop may be held before it counts as a stall, `0.1` for instance; `0`: nobody watches.",
     )
     threads: bool = _setting(
         True,

@@ -19,6 +19,11 @@ WITH_EAGER_TASKS = pytest.param(
 )
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("scenario") and "scenario" not in item.config.option.markexpr:
+        pytest.skip("wants a CPU for itself: make test ARGS='-m scenario'")
+
+
 def _eager_loop() -> asyncio.AbstractEventLoop:
     loop = asyncio.new_event_loop()
     loop.set_task_factory(asyncio.eager_task_factory)

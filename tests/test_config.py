@@ -28,7 +28,7 @@ DEFAULTS = {
     "process_spans": True,
     "process_metrics": True,
     "runtime_metrics": True,
-    "stall_threshold": 0.1,
+    "stall_threshold": 0.0,
     "threads": True,
     "native": True,
     "max_coroutines": 200,

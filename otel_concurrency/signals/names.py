@@ -434,7 +434,7 @@ EVENTLOOP_STALLS = Instrument(
     "asyncio.eventloop.stalls",
     "{stall}",
     "counter",
-    "Times that an event loop was held for longer than 0.1 s (`OTEL_PYTHON_CONCURRENCY_STALL_THRESHOLD`)",
+    "Times that an event loop was held for longer than `OTEL_PYTHON_CONCURRENCY_STALL_THRESHOLD`",
     (*_LOOP, STALL_CAUSE, CODE_FUNCTION_NAME),
 )
 EVENTLOOP_STALL_DURATION = Instrument(

@@ -18,6 +18,7 @@ from tests.e2e.conftest import COMMAND, clean_environ, environ_for
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "stalls"
 HANDLE = "__main__.handle"
+THRESHOLD = "OTEL_PYTHON_CONCURRENCY_STALL_THRESHOLD"
 TRIES = 4
 """A machine that is busy with something else has no CPU for the example: then `cpu_starved` is the truth."""
 
@@ -95,7 +96,7 @@ def play(request: pytest.FixtureRequest, receiver: OtlpProtoTestServer) -> Play:
         for _ in range(tries):
             ended = subprocess.run(
                 [str(COMMAND), sys.executable, str(EXAMPLES / f"{name}.py"), request.param],
-                env=clean_environ() | environ_for(receiver) | env,
+                env=clean_environ() | environ_for(receiver) | {THRESHOLD: "0.1"} | env,
                 capture_output=True,
                 text=True,
                 timeout=60,
@@ -113,11 +114,11 @@ def play(request: pytest.FixtureRequest, receiver: OtlpProtoTestServer) -> Play:
     ("name", "cause", "call"),
     [
         ("blocking_call", "blocked_call", "time.sleep"),
-        ("cpu_in_coroutine", "cpu_python", None),
-        ("regex", "native_gil_held", "re.match"),
-        ("gil_bound_threads", "gil_contention", None),
-        ("gc_pause", "gc_pause", None),
-        ("cpu_hogs", "cpu_starved", None),
+        pytest.param("cpu_in_coroutine", "cpu_python", None, marks=pytest.mark.scenario),
+        pytest.param("regex", "native_gil_held", "re.match", marks=pytest.mark.scenario),
+        pytest.param("gil_bound_threads", "gil_contention", None, marks=pytest.mark.scenario),
+        pytest.param("gc_pause", "gc_pause", None, marks=pytest.mark.scenario),
+        pytest.param("cpu_hogs", "cpu_starved", None, marks=pytest.mark.scenario),
     ],
 )
 def test_a_stall_is_told_once_with_its_cause_and_in_the_trace_of_its_culprit(
@@ -146,6 +147,7 @@ def test_a_stall_is_told_once_with_its_cause_and_in_the_trace_of_its_culprit(
     assert all(each["in_span"] for each in told.span_events)
 
 
+@pytest.mark.scenario
 @pytest.mark.parametrize("name", ["healthy", "gil_free_thread", "lock_convoy"])
 def test_where_no_loop_is_held_nothing_is_told(play: Play, name: str) -> None:
     told = play(name)
@@ -153,10 +155,11 @@ def test_where_no_loop_is_held_nothing_is_told(play: Play, name: str) -> None:
 
 
 def test_a_threshold_of_0_turns_it_off(play: Play) -> None:
-    told = play("blocking_call", wants_cpu=False, OTEL_PYTHON_CONCURRENCY_STALL_THRESHOLD="0")
+    told = play("blocking_call", wants_cpu=False, **{THRESHOLD: "0"})
     assert (told.stalls, told.records, told.span_events) == ({}, [], [])
 
 
+@pytest.mark.scenario
 def test_a_loop_that_turns_without_anything_to_do_is_found(play: Play) -> None:
     told = play("spin")
     assert told.stalls == {("spin", "__main__.wait_for_it"): 1}
