@@ -152,7 +152,7 @@ class Config:
         0.0,
         read_seconds,
         "seconds",
-        "How long an event loop may be held before it counts as a stall, `0.1` for instance; `0`: nobody watches.",
+        "How long an event loop may be held before that is a stall, `0.1` for instance; `0`: nobody watches.",
     )
     threads: bool = _setting(
         True,

@@ -21,6 +21,10 @@ NOT_IN_THE_SHOP = (
     "python_executor_",
     "asyncio_eventloop_callback_queue_size",  # uvloop keeps these to itself
     "asyncio_eventloop_timer_count",
+    "asyncio_eventloop_stall",  # nobody watches
+    "cpython_gil_probes",
+    "cpython_gil_wait",
+    "python_process_cpu_throttled",  # where a cgroup limits the CPU
 )
 
 
@@ -161,7 +165,7 @@ def test_the_names_in_the_docs_are_those_in_prometheus(shop: ShopRun, backend: B
     rows = re.findall(r"^\| `([a-z_.]+)` \| ([a-z -]+) \|.*\| `(\w+)` \|$", text, re.MULTILINE)
     assert [row[0] for row in rows] == [instrument.name for instrument in names.INSTRUMENTS]
 
-    found = backend.series('{__name__=~"(asyncio|otel_concurrency|python|process)_.*",job="shop"}')
+    found = backend.series('{__name__=~"(asyncio|cpython|otel_concurrency|python|process)_.*",job="shop"}')
     seen = {one.labels["__name__"] for one in found}
     assert seen - {name for _, _, name in rows} == set()
     assert {name for _, _, name in rows if not name.startswith(NOT_IN_THE_SHOP)} - seen == set()
