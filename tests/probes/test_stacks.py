@@ -74,7 +74,7 @@ def test_it_tells_the_coroutine_and_the_library_function_that_its_code_calls(
 )
 def test_a_c_function_goes_by_its_real_name(tmp_path: Path, source: str, call: str) -> None:
     file = tmp_path / "app.py"
-    file.write_text(f"{source}\ndef g(): here(0)\n")
+    file.write_text(f"{source}\ndef g():\n    here(0)\n")
     namespace: dict[str, Any] = {"__name__": "app"}
     exec(compile(file.read_text(), str(file), "exec"), namespace)
     seen: list[Stack | None] = []
