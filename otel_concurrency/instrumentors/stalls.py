@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Collection
 from dataclasses import fields
@@ -20,6 +21,8 @@ from otel_concurrency.probes.choice import context_reader, held_reader
 from otel_concurrency.probes.watch import make_watch
 from otel_concurrency.signals.producer import default_producer
 from otel_concurrency.signals.stalls import StallReports
+
+_logger = logging.getLogger(__name__)
 
 
 class StallInstrumentor(BaseInstrumentor):
@@ -42,6 +45,12 @@ class StallInstrumentor(BaseInstrumentor):
         config = Config.from_options(options, os.environ)
         threshold_ns = int(config.stall_threshold * 1e9)
         if not threshold_ns:
+            return
+        if not config.event_loops:
+            _logger.warning(
+                "OTEL_PYTHON_CONCURRENCY_STALL_THRESHOLD asks for stalls, but nobody times event loops: "
+                "OTEL_PYTHON_CONCURRENCY_EVENT_LOOPS=false. No stall will be told"
+            )
             return
         reports = StallReports()
         watch = StallWatch(
