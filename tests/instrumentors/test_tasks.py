@@ -7,26 +7,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 
 from otel_concurrency.instrumentors.tasks import AsyncioTaskInstrumentor
-from otel_concurrency.signals.producer import default_producer
 from tests.loops import run
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 HERE = __name__
-
-
-@pytest.fixture
-def reader() -> Iterator[InMemoryMetricReader]:
-    reader = InMemoryMetricReader()
-    provider = MeterProvider(metric_readers=[reader])
-    default_producer().attach(provider)
-    yield reader
-    default_producer().detach()
-    provider.shutdown()
 
 
 @pytest.fixture(params=[True, False], ids=["native", "pure"])

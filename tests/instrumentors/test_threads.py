@@ -13,7 +13,6 @@ from opentelemetry import baggage, context, trace
 from opentelemetry._logs import set_logger_provider
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
-from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.test.globals_test import reset_logging_globals
@@ -21,19 +20,8 @@ from opentelemetry.test.globals_test import reset_logging_globals
 from otel_concurrency.hooks.futures import unseen_failures
 from otel_concurrency.instrumentors import work
 from otel_concurrency.instrumentors.threads import ConcurrencyThreadingInstrumentor
-from otel_concurrency.signals.producer import default_producer
 
 tracer = TracerProvider().get_tracer(__name__)
-
-
-@pytest.fixture
-def reader() -> Iterator[InMemoryMetricReader]:
-    reader = InMemoryMetricReader()
-    provider = MeterProvider(metric_readers=[reader])
-    default_producer().attach(provider)
-    yield reader
-    default_producer().detach()
-    provider.shutdown()
 
 
 @pytest.fixture(params=[True, False], ids=["native", "pure"])
