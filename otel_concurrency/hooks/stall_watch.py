@@ -21,7 +21,7 @@ from otel_concurrency.probes.process import PROC, read_file
 from otel_concurrency.probes.stacks import look_at_thread
 from otel_concurrency.probes.stall_cause import MAJORITY, UNKNOWN, Evidence, cause_of
 from otel_concurrency.probes.tasks import SlowStep
-from otel_concurrency.probes.thread_clock import cpu_ns
+from otel_concurrency.probes.thread_clock import cpu_ns, runqueue_ns
 from otel_concurrency.probes.thread_states import call_classifier
 from otel_concurrency.probes.watch import Wake
 
@@ -161,8 +161,7 @@ class StallWatch:
             self._listener.stall_seen(stall)
 
     def _runqueue_ns(self, run: WatchedRun) -> int | None:
-        fields = (self._read(f"{PROC}/task/{run.native_id}/schedstat") or b"").split()
-        return int(fields[1]) if len(fields) > 1 else None
+        return runqueue_ns(run.native_id, self._read)
 
     def _end(self, run: WatchedRun, now_ns: int, durations_ns: int | None = None) -> None:
         incident = self._incidents.pop(run, None)

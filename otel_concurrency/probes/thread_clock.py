@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from otel_concurrency.probes.process import PROC, read_file
@@ -122,10 +123,15 @@ def cpu_ns(clock_id: int | None) -> int | None:
         return None
 
 
-def runqueue_ns(native_id: int) -> int | None:
-    """Return how long a thread of this process has waited for a CPU; None where nobody tells."""
+def runqueue_ns(native_id: int, read: Callable[[str], bytes | None] = read_file) -> int | None:
+    """Return how long a thread of this process has waited for a CPU; None where nobody tells.
+
+    Args:
+        native_id: See `threading.get_native_id`.
+        read: Reads a small file; None where it cannot.
+    """
     try:
-        return int((read_file(f"{PROC}/task/{native_id}/schedstat") or b"").split()[1])
+        return int((read(f"{PROC}/task/{native_id}/schedstat") or b"").split()[1])
     except (IndexError, ValueError):
         return None
 

@@ -10,8 +10,8 @@ from typing import Protocol
 from otel_concurrency.probes.histogram import HistogramState
 from otel_concurrency.probes.loop_exceptions import Key
 from otel_concurrency.probes.loop_time import LIBUV_TOTALS, UNSEEN, LoopTimeRow
-from otel_concurrency.probes.tasks import OTHER
 from otel_concurrency.signals import names
+from otel_concurrency.signals.loop_labels import loop_labels
 from otel_concurrency.signals.names import Instrument
 from otel_concurrency.signals.readings import GaugeReading, HistogramReading, Labels, Reading, SumReading
 
@@ -105,11 +105,7 @@ class LoopMetrics:
                 (row.loop_id, row.loop_type), now_ns, row.time.active_ns, row.time.idle_ns
             )
             if share is not None:
-                yield _loop(row.loop_id, row.loop_type), share
-
-
-def _loop(loop_id: int | None, loop_type: str) -> dict[str, str | int]:
-    return {names.EVENTLOOP_ID: OTHER if loop_id is None else str(loop_id), names.EVENTLOOP_TYPE: loop_type}
+                yield loop_labels(row.loop_id, row.loop_type), share
 
 
 def _time_readings(rows: Iterable[LoopTimeRow]) -> list[Reading]:
@@ -118,7 +114,7 @@ def _time_readings(rows: Iterable[LoopTimeRow]) -> list[Reading]:
     durations: list[tuple[Labels, HistogramState]] = []
     events: _Values = []
     for row in rows:
-        loop = _loop(row.loop_id, row.loop_type)
+        loop = loop_labels(row.loop_id, row.loop_type)
         for state, ns in (("active", row.time.active_ns), ("idle", row.time.idle_ns)):
             times.append(({**loop, names.LOOP_STATE: state}, ns))
         for kind, count in _iterations(row):
@@ -155,13 +151,13 @@ def _thread_readings(rows: Iterable[LoopTimeRow]) -> list[Reading]:
 def _levels(instrument: Instrument, values: Iterable[tuple[LoopTimeRow, int | None]]) -> SumReading:
     return SumReading(
         instrument,
-        [(_loop(row.loop_id, row.loop_type), value) for row, value in values if value is not None],
+        [(loop_labels(row.loop_id, row.loop_type), value) for row, value in values if value is not None],
     )
 
 
 def _exceptions(counts: Mapping[Key, int]) -> Iterable[tuple[Labels, int]]:
     for (loop_id, loop_type, what, error_type), count in counts.items():
-        labels = {**_loop(loop_id, loop_type), names.LOOP_EXCEPTION_CONTEXT: what}
+        labels = {**loop_labels(loop_id, loop_type), names.LOOP_EXCEPTION_CONTEXT: what}
         if error_type:
             labels[names.ERROR_TYPE] = error_type
         yield labels, count

@@ -20,6 +20,7 @@ from otel_concurrency.probes.histogram import Histogram
 from otel_concurrency.probes.stall_cause import SPIN
 from otel_concurrency.probes.tasks import OTHER
 from otel_concurrency.signals import names
+from otel_concurrency.signals.loop_labels import loop_labels
 from otel_concurrency.signals.readings import HistogramReading, Labels, Reading, SumReading
 from otel_concurrency.signals.span_events import SpanEvent
 
@@ -60,8 +61,8 @@ class StallReports:
         self.start_unix_ns = self._clock()
         self._lock = threading.Lock()
         self._functions: set[str] = set()
-        self._counts: dict[tuple[str, str, str, str], int] = {}
-        self._durations: dict[tuple[str, str, str], Histogram] = {}
+        self._counts: dict[tuple[int | None, str, str, str], int] = {}
+        self._durations: dict[tuple[int | None, str, str], Histogram] = {}
         self._last: dict[tuple[str, str], tuple[int, int]] = {}
         self._started: set[int] = set()  # of those that are on
         self._counted: set[int] = set()  # the same
@@ -163,20 +164,19 @@ class StallReports:
         )
 
 
-def _loop(stall: Stall) -> tuple[str, str]:
-    return str(OTHER if stall.loop_id is None else stall.loop_id), stall.loop_type
+def _loop(stall: Stall) -> tuple[int | None, str]:
+    return stall.loop_id, stall.loop_type
 
 
-def _labels(loop_id: str, loop_type: str, cause: str) -> Labels:
-    return {names.EVENTLOOP_ID: loop_id, names.EVENTLOOP_TYPE: loop_type, names.STALL_CAUSE: cause}
+def _labels(loop_id: int | None, loop_type: str, cause: str) -> Labels:
+    return {**loop_labels(loop_id, loop_type), names.STALL_CAUSE: cause}
 
 
 def _attributes(stall: Stall, frames: int | None = None) -> _Attributes:
     attributes: _Attributes = {
         names.STALL_CAUSE: stall.cause,
         names.STALL_ELAPSED: stall.duration_ns / 1e9,
-        names.EVENTLOOP_ID: str(OTHER if stall.loop_id is None else stall.loop_id),
-        names.EVENTLOOP_TYPE: stall.loop_type,
+        **loop_labels(*_loop(stall)),
         names.THREAD_ID: stall.thread_ident,
     }
     told: tuple[tuple[str, AnyValue], ...] = (

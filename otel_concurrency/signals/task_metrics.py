@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from otel_concurrency.probes.histogram import HistogramState
-from otel_concurrency.probes.tasks import OTHER, LoopRow, TaskRow
+from otel_concurrency.probes.tasks import LoopRow, TaskRow
 from otel_concurrency.signals import names
+from otel_concurrency.signals.loop_labels import loop_labels
 from otel_concurrency.signals.readings import GaugeReading, HistogramReading, Labels, Reading, SumReading
 
 _FINISHED = "finished"
@@ -131,10 +132,7 @@ def _loop_readings(rows: Iterable[LoopRow]) -> list[Reading]:
     counts: _Totals = []
     ages: _Totals = []
     for row in rows:
-        loop = {
-            names.EVENTLOOP_ID: OTHER if row.loop_id is None else str(row.loop_id),
-            names.EVENTLOOP_TYPE: row.loop_type,
-        }
+        loop = loop_labels(row.loop_id, row.loop_type)
         counts += (
             ({**loop, names.TASK_STATE: state}, total)
             for state, total in (
