@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 Outcomes = Mapping[str, str]
 ABSENT = "absent"  # the other side ran it, this one did not
@@ -88,12 +89,7 @@ def read_run(module: str, path: Path, exit_code: int | None, output: str, second
     outcomes: dict[str, str] = {}
     details: dict[str, str] = {}
     running, is_finished, is_patched = "", False, None
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    for line in lines:
-        try:
-            record = json.loads(line)
-        except ValueError:
-            break  # torn by a crash
+    for record in _records(path):
         if "started" in record:
             running = record["started"]
         elif "test" in record:
@@ -108,6 +104,13 @@ def read_run(module: str, path: Path, exit_code: int | None, output: str, second
         outcomes[f"{module}.{UNFINISHED}"] = how
         details[f"{module}.{UNFINISHED}"] = f"{IN_OR_AFTER} {running or 'loading'}\n{output[-4000:]}"
     return ModuleRun(outcomes, details, seconds, is_patched)
+
+
+def read_progress(path: Path) -> tuple[int, str]:
+    """Return how many tests of a run are over, and the last one that began."""
+    records = list(_records(path))
+    begun = [record["started"] for record in records if "started" in record]
+    return sum("test" in record for record in records), begun[-1] if begun else "loading"
 
 
 def differing_tests(bare: Outcomes, other: Outcomes) -> list[str]:
@@ -168,6 +171,14 @@ def classes_of(tests: Iterable[str], runs: Iterable[ModuleRun]) -> tuple[str, ..
             return ()
         found.add(match[1])
     return tuple(sorted(found))
+
+
+def _records(path: Path) -> Iterator[dict[str, Any]]:
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        try:
+            yield json.loads(line)
+        except ValueError:
+            return  # torn by a crash, or being written
 
 
 def _is_flaky(bare_seen: Sequence[str], other_seen: Sequence[str]) -> bool:

@@ -37,11 +37,18 @@ def table(runs: Runs, findings: Findings) -> list[str]:
     return [*lines, total + "".join(f"  {verdict:<22}" for verdict in verdicts).rstrip()]
 
 
-def progress(place: str, module: str, side: str, run: ModuleRun) -> str:
-    """Return the line that tells of a run as soon as it is over."""
+def progress(place: str, module: str, side: str, run: ModuleRun, total_s: float) -> str:
+    """Return the line that tells of a run as soon as it is over, and how long all of them have taken."""
     failing = _failures(run)
     words = f"{failing} not passed" if run.is_finished else next(reversed(run.outcomes.values()))
-    return f"{place} {_short(module)}, {side}: {len(run.outcomes)} tests, {words}, {run.seconds:.0f} s"
+    words = f"{len(run.outcomes)} tests, {words}, {run.seconds:.0f} s"
+    minutes, seconds = divmod(round(total_s), 60)
+    return f"{minutes}:{seconds:02} {place} {_short(module)}, {side}: {words}"
+
+
+def still_running(module: str, side: str, done: int, running: str, seconds: float) -> str:
+    """Return the line that tells where a long run is."""
+    return f"     … {_short(module)}, {side}: {done} done in {seconds:.0f} s, now {_short(running)}"
 
 
 def explain(findings: Findings) -> list[str]:

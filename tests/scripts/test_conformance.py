@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -226,6 +228,41 @@ class TestChild:
         detail = found.details["hand_made.<unfinished>"]
         assert detail.startswith("in or after hand_made.T.test_hang")
         assert "most recent call first" in detail
+
+    def test_a_long_run_tells_where_it_is(
+        self,
+        conformance: ModuleType,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        """Some modules take minutes: which test it is in, and how far it got."""
+        from _conformance import report
+        from _conformance.sides import Side
+
+        is_told = tmp_path / "told"
+        still_running = report.still_running
+
+        def tell(*facts: Any) -> str:
+            line = still_running(*facts)
+            if line.endswith("test_b"):
+                is_told.touch()
+            return line
+
+        monkeypatch.setattr(report, "still_running", tell)
+        monkeypatch.setattr(conformance, "TELL_EVERY_S", 0.05)
+        side = Side("bare", sys.executable, (), {"PYTHONPATH": str(tmp_path)})
+        (tmp_path / "slow_one.py").write_text(
+            "import os, time, unittest\n"
+            "class T(unittest.TestCase):\n"
+            "    def test_a(self): pass\n"
+            "    def test_b(self):\n"
+            f"        while not os.path.exists({str(is_told)!r}): time.sleep(0.01)\n"
+        )
+        conformance.Runner([side], tmp_path, timeout_s=60).run_all(["slow_one"], 1)
+        *told, end = capsys.readouterr().out.splitlines()
+        assert re.fullmatch(r" +… slow_one, bare: 1 done in \d+ s, now slow_one.T.test_b", told[-1])
+        assert re.fullmatch(r"\d:\d\d 1/1 slow_one, bare: 3 tests, 0 not passed, \d+ s", end)
 
     def test_what_a_test_leaves_running_is_ended(self, run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
         """The next module does not share the machine with it."""
