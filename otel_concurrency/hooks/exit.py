@@ -8,6 +8,7 @@ runs what was given to `threading._register_atexit` (last come, first served: so
 from __future__ import annotations
 
 import atexit
+import functools
 import logging
 import os
 import threading
@@ -91,6 +92,7 @@ class ImmediateExitHook:
     def _around(self, original: Callable[[int], Any]) -> tuple[Callable[[int], Any], Callable[[], None]]:
         is_active = True
 
+        @functools.wraps(original)  # a target or a work item may be `os._exit`, pickled by its name
         def _exit(status: int) -> Any:
             if is_active:
                 try:

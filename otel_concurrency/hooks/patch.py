@@ -3,13 +3,16 @@
 A patch looks in `vars(owner)`, not `getattr(owner, …)`: a class that inherited the attribute gets one of its
 own, and loses it again on removal. Whoever patched on top of us keeps their patch; ours stays beneath it.
 Removed or not, a replacement that somebody still holds falls silent: it does what the original does, and
-nothing else.
+nothing else. What could be pickled by name can be pickled still.
 """
 
 from __future__ import annotations
 
 import logging
+import operator
+import sys
 from collections.abc import Callable
+from types import FunctionType, ModuleType
 from typing import Any
 
 _MISSING = object()
@@ -74,6 +77,7 @@ class Patch:
         replacement, silence = self._make_replacement(original)
         setattr(self.owner, self.name, replacement)
         self._before, self._replacement, self._silence = before, vars(self.owner)[self.name], silence
+        _let_be_found(self.owner, self.name, replacement)
 
     def remove(self) -> bool:
         """Put back what was there before.
@@ -125,6 +129,23 @@ def switched(
         return make_replacement(original, switch), switch.turn_off
 
     return make
+
+
+def _let_be_found(owner: Any, name: str, replacement: Any) -> None:
+    """Give a function the name of its place, where its own leads elsewhere, for pickle to write down.
+
+    `os._exit` says that it is of `posix`; a method that was inherited, that it is of the base class.
+    """
+    if not (isinstance(replacement, FunctionType) and isinstance(owner, (ModuleType, type))):
+        return
+    try:
+        found = operator.attrgetter(replacement.__qualname__)(sys.modules.get(replacement.__module__))
+    except AttributeError:
+        found = None
+    if found is not replacement:
+        is_module = isinstance(owner, ModuleType)
+        replacement.__module__ = owner.__name__ if is_module else owner.__module__
+        replacement.__qualname__ = name if is_module else f"{owner.__qualname__}.{name}"
 
 
 def _do_nothing() -> None:

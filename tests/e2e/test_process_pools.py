@@ -119,3 +119,30 @@ def test_spans_and_all_of_it_can_be_switched_off(run: Run, variable: str, seen: 
     """Without spans the item's current span is the submitter's; without anything, nobody's."""
     ended = run(SWITCHED, env=SILENT | {f"OTEL_PYTHON_CONCURRENCY_PROCESS_{variable}": "false"})
     assert (ended.code, ended.err, ended.said()) == (0, "", seen)
+
+
+EVERYTHING_PICKLES = """
+    import asyncio, concurrent.futures.process, concurrent.futures.thread, gc, json, os, pickle, subprocess
+    import multiprocessing.pool, multiprocessing.spawn
+    from otel_concurrency.hooks.patch import Patch
+
+    def trouble(patch):
+        try:
+            pickle.dumps(getattr(patch.owner, patch.name))
+        except Exception as error:
+            return [f"{patch}: {error}"]
+        return []
+
+    if __name__ == "__main__":
+        patches = [each for each in gc.get_objects() if type(each) is Patch and each.is_outermost]
+        process = multiprocessing.get_context("spawn").Process(target=os._exit, args=(7,))
+        process.start()
+        process.join()
+        print(json.dumps([len(patches) > 20, sum(map(trouble, patches), []), process.exitcode]))
+"""
+
+
+def test_what_we_replaced_is_pickled_as_without_us(run: Run) -> None:
+    """All of it, and `os._exit` as the target of a process that is spawned."""
+    ended = run(EVERYTHING_PICKLES, env=SILENT)
+    assert (ended.said(), ended.err) == ([True, [], 7], "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import subprocess
 import sys
 import textwrap
@@ -137,6 +138,13 @@ def test_os_exit_refuses_what_it_refuses_without_us(hook: Any) -> None:
     hook(lambda: None)
     with pytest.raises(TypeError):
         os._exit()  # type: ignore[call-arg]
+
+
+def test_os_exit_can_be_pickled_as_without_us(hook: Any) -> None:
+    """As a work item of a process pool, or the target of a process that is spawned."""
+    hook(lambda: None)
+    ours = os._exit
+    assert pickle.loads(pickle.dumps(ours)) is ours
 
 
 def test_os_exit_is_put_back(hook: Any, exits: list[object]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+import sys
 from typing import Any
 
 import pytest
@@ -95,6 +97,24 @@ def test_a_replacement_that_somebody_kept_is_silent_after_removal() -> None:
     assert kept() == "HELLO"
     patch.remove()
     assert kept() == "hello"
+
+
+def plain() -> str:
+    return "hello"
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"), [(Base, "greet"), (Derived, "greet"), (sys.modules[__name__], "plain")]
+)
+def test_a_replacement_can_be_pickled_by_name_as_the_original(owner: Any, name: str) -> None:
+    """A work item, a target or an initializer may be what we replaced, in a process pool's or a `spawn`."""
+    patch = Patch(owner, name, louder)
+    patch.install()
+    try:
+        ours = getattr(owner, name)
+        assert pickle.loads(pickle.dumps(ours)) is ours
+    finally:
+        patch.remove()
 
 
 def test_what_cannot_be_patched_says_so_and_changes_nothing() -> None:
