@@ -46,7 +46,7 @@ class TaskHook:
         wants = _parameters(original)
 
         # With the exact parameters no dict is built on the way, and what has its default stays at home;
-        # beyond these, whatever comes goes through.
+        # beyond these, whatever comes goes through. The closure, (create, original), is what `shorten` wants.
         def with_name(self: Any, coro: Any, *, name: Any = None) -> Any:
             if name is None:  # the default
                 return create(original, self, coro)
@@ -80,7 +80,9 @@ class TaskHook:
             nonlocal create
             create = _straight_through
 
-        return functools.wraps(original)(create_task), silence
+        replacement = functools.wraps(original)(create_task)
+        self._probe.shorten(replacement)
+        return replacement, silence
 
 
 def _straight_through(original: Callable[..., Any], loop: Any, coro: Any, /, **kwargs: Any) -> Any:

@@ -4,7 +4,7 @@
    steps (native_source/proxy.h), from 3.14 a context watcher (native_source/watcher.h). The work probe: a row per pool
    (native_source/work.h; its twin is probes/pure_work.py), and what pools send to other processes (native_source/sent.h,
    probes/pure_sent.py). Loop timers: native_source/loop_time.h and libuv.h (their twin is probes/pure_loop_time.py). No
-   probe, but in need of C: native_source/repeat.h. Hot paths call no OpenTelemetry API and run no Python code but the
+   probe, but in need of C: native_source/repeat.h and shortcut.h. Hot paths call no OpenTelemetry API and run no Python code but the
    coroutine. All state belongs to one module instance, so to one interpreter. */
 
 #define PY_SSIZE_T_CLEAN
@@ -106,6 +106,7 @@ context_of_frame(ThreadSlot *slot)
 #endif
 
 #include "native_source/repeat.h"
+#include "native_source/shortcut.h"
 #include "native_source/work.h"
 #include "native_source/loop_time.h"
 #include "native_source/libuv.h"
@@ -572,6 +573,7 @@ module_monotonic_ns(PyObject *module, PyObject *Py_UNUSED(ignored))
 static PyMethodDef module_methods[] = {
     {"monotonic_ns", module_monotonic_ns, METH_NOARGS, monotonic_ns_doc},
     {"context_of_thread", module_context_of_thread, METH_O, context_of_thread_doc},
+    {"shortcut", module_shortcut, METH_O, shortcut_doc},
     {"read_held", module_read_held, METH_O, read_held_doc},
     {"bucket_position", module_bucket_position, METH_O, bucket_position_doc},
 #ifdef REPEAT_SIGNALS

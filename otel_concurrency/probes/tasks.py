@@ -122,6 +122,13 @@ class TaskProbe(Protocol):
         """Calls `original(loop, coroutine, *args, **kwargs)`, and follows the task that it returns."""
         ...
 
+    def shorten(self, function: Callable[..., Any], /) -> bool:
+        """Spare plain calls of a function with the closure (create_task, original) their frame, if it can be.
+
+        Whatever else is asked of the function, it stays the Python function that it is.
+        """
+        ...
+
     def read_rows(self) -> list[TaskRow]:
         """Return each row, exemplars drained, no function twice."""
         ...
