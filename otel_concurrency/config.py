@@ -116,7 +116,7 @@ class Config:
         True,
         read_bool,
         "true or false",
-        "`false`: asyncio tasks are left alone, and there are no task metrics.",
+        "`false`: the tasks of asyncio and trio are left alone, and there are no task metrics.",
     )
     event_loops: bool = _setting(
         True,

@@ -30,6 +30,7 @@ SERVING_MODULES = (
     "multiprocessing.",
     "opentelemetry.",
     "otel_concurrency.",
+    "trio.",
 )
 """Where the code of threads that serve many comes from."""
 

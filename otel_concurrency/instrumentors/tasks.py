@@ -1,4 +1,4 @@
-"""Counts asyncio tasks: the task hook, joined to its metrics."""
+"""Counts the tasks of asyncio and of trio: the task hooks, joined to their metrics."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
 from otel_concurrency.config import Config, TaskOptions
 from otel_concurrency.hooks import fork
 from otel_concurrency.hooks.tasks import TaskHook
+from otel_concurrency.hooks.trio_tasks import TrioTaskHook
 from otel_concurrency.probes.choice import make_task_probe
 from otel_concurrency.probes.loops import LOOP_IDS
 from otel_concurrency.probes.tasks import SlowStep, TaskProbe
@@ -44,19 +45,19 @@ def step_counts() -> dict[str, int]:
 
 
 class AsyncioTaskInstrumentor(BaseInstrumentor):
-    """Counts every task of every event loop by coroutine function.
+    """Counts every task of every event loop by coroutine function, trio's included.
 
     Options are the fields of `TaskOptions`; what is not given comes from the environment.
     """
 
     configuration = TaskOptions
 
-    _hook: TaskHook | None = None
+    _hooks: Sequence[TaskHook | TrioTaskHook] = ()
     _metrics: TaskMetrics | None = None
     _undo: Sequence[Callable[[], None]] = ()
 
     def instrumentation_dependencies(self) -> Collection[str]:
-        """Return nothing: asyncio is in the standard library."""
+        """Return nothing: asyncio is in the standard library, and without trio nothing of it happens."""
         return ()
 
     def _instrument(self, **kwargs: Any) -> None:
@@ -74,8 +75,9 @@ class AsyncioTaskInstrumentor(BaseInstrumentor):
         probe.note_slow_steps(_slow_ns)
         _probe = probe
         metrics = self._metrics = TaskMetrics(probe)
-        self._hook = TaskHook(probe)
-        self._hook.install()
+        self._hooks = (TaskHook(probe), TrioTaskHook(probe))
+        for hook in self._hooks:
+            hook.install()
         default_producer().register(metrics)
 
         def begin_in_child() -> None:
@@ -91,11 +93,10 @@ class AsyncioTaskInstrumentor(BaseInstrumentor):
     def _uninstrument(self, **kwargs: Any) -> None:
         global _probe
         _probe = None
-        if self._hook is not None:
-            self._hook.remove()
+        for hook in reversed(self._hooks):
+            hook.remove()
         if self._metrics is not None:
             default_producer().unregister(self._metrics)
         for undo in self._undo:
             undo()
-        self._hook = self._metrics = None
-        self._undo = []
+        self._hooks, self._undo, self._metrics = (), (), None

@@ -144,6 +144,48 @@ probe_create_task(TaskProbe *probe, PyObject *const *arguments, Py_ssize_t count
 #endif
 }
 
+PyDoc_STRVAR(follow_doc,
+"follow(loop, coroutine, named, /)\n--\n\n"
+"Count a task by the function that made `named`; return what its loop is to drive in the coroutine's place.");
+
+static PyObject *
+probe_follow(TaskProbe *probe, PyObject *const *arguments, Py_ssize_t count)
+{
+    if (count != 3 || probe->rows == NULL) {
+        PyErr_SetString(PyExc_TypeError, "follow() takes a loop, a coroutine, and what names it");
+        return NULL;
+    }
+    if (!PyCoro_CheckExact(arguments[1])) {
+        return Py_NewRef(arguments[1]); /* no proxy can stand for it */
+    }
+    PyObject *proxy = proxy_new(probe, arguments[0], arguments[1], row_of(probe, arguments[2]));
+    if (proxy != NULL) {
+        live_count(&as_proxy(proxy)->live);
+    }
+    return proxy;
+}
+
+PyDoc_STRVAR(also_cancelled_doc,
+"also_cancelled(error, /)\n--\n\n"
+"A task that ends with this exception was cancelled, too.");
+
+static PyObject *
+probe_also_cancelled(TaskProbe *probe, PyObject *error)
+{
+    if (!PyExceptionClass_Check(error) || probe->rows == NULL) {
+        PyErr_SetString(PyExc_TypeError, "also_cancelled() takes an exception class");
+        return NULL;
+    }
+    PyObject *first = PyTuple_Check(probe->cancelled_error) ? PyTuple_GET_ITEM(probe->cancelled_error, 0)
+                                                            : probe->cancelled_error;
+    PyObject *both = PyTuple_Pack(2, first, error);
+    if (both == NULL) {
+        return NULL;
+    }
+    Py_SETREF(probe->cancelled_error, both);
+    Py_RETURN_NONE;
+}
+
 PyDoc_STRVAR(read_rows_doc,
 "read_rows()\n--\n\n"
 "Return what each coroutine function's row holds, exemplars drained; the row of all others comes first.");
@@ -508,6 +550,8 @@ probe_dealloc(TaskProbe *probe)
 
 static PyMethodDef probe_methods[] = {
     {"create_task", (PyCFunction)(void (*)(void))probe_create_task, METH_FASTCALL | METH_KEYWORDS, create_task_doc},
+    {"follow", (PyCFunction)(void (*)(void))probe_follow, METH_FASTCALL, follow_doc},
+    {"also_cancelled", (PyCFunction)probe_also_cancelled, METH_O, also_cancelled_doc},
     {"read_rows", (PyCFunction)probe_read_rows, METH_NOARGS, read_rows_doc},
     {"read_loops", (PyCFunction)probe_read_loops, METH_NOARGS, read_loops_doc},
     {"reset", (PyCFunction)probe_reset, METH_NOARGS, reset_doc},

@@ -102,7 +102,7 @@ class LoopTimeRow:
 
     Attributes:
         loop_id: See `LoopIndex`; None for the row of all loops beyond its limit.
-        loop_type: `selector`, `proactor`, `uvloop`, `winloop` or `other`.
+        loop_type: `selector`, `proactor`, `uvloop`, `winloop`, `trio` or `other`.
         way: How it is seen: `SELECT`, `LIBUV` (both exact), `LIBUV_TOTALS` (no iterations' durations, and
             no kinds of them), `UNSEEN` (no times but those of the thread).
         is_running: Whether a run is under way.

@@ -14,11 +14,12 @@ _TYPE_BY_MODULE = {
     "winloop": "winloop",
     "asyncio.selector_events": "selector",
     "asyncio.proactor_events": "proactor",
+    "trio": "trio",  # the `Runner` of one `trio.run`
 }
 
 
 def loop_type(loop: asyncio.AbstractEventLoop) -> str:
-    """Return `selector`, `proactor`, `uvloop`, `winloop` or `other`, by the nearest base class that tells."""
+    """Return one of `LoopRow.loop_type`, by the nearest base class that tells."""
     for base in type(loop).__mro__:
         module = base.__module__
         kind = _TYPE_BY_MODULE.get(module) or _TYPE_BY_MODULE.get(module.partition(".")[0])

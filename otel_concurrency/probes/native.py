@@ -9,8 +9,10 @@ from typing import Any
 
 from otel_concurrency.probes import _native
 from otel_concurrency.probes.histogram import HistogramState, ProbeExemplar
+from otel_concurrency.probes.native_trio import NativeTrioTasks
 from otel_concurrency.probes.pure import PureTaskProbe
 from otel_concurrency.probes.tasks import LoopRow, SlowStep, TaskRow, Untracked, merge_loops, merge_rows
+from otel_concurrency.probes.trio_tasks import TrioTasks, with_states
 
 
 class NativeTaskProbe(Untracked):
@@ -50,11 +52,19 @@ class NativeTaskProbe(Untracked):
             foreign=self._foreign.follow,
             loop_ids=loops,
         )
+        self._trio: NativeTrioTasks | None = None
         self.create_task: Callable[..., asyncio.Future[Any]] = self._native.create_task
 
     def shorten(self, function: Callable[..., Any], /) -> bool:
         """Let plain calls of a function with the closure (create_task, original) come here at once."""
         return _native.shortcut(function)
+
+    def follow_trio(self, cancelled: type[BaseException]) -> TrioTasks:
+        """Return what follows the tasks of trio, and counts them here."""
+        self._native.also_cancelled(cancelled)
+        if self._trio is None:
+            self._trio = NativeTrioTasks(self._native.follow)
+        return self._trio
 
     def read_rows(self) -> list[TaskRow]:
         """Return each row, exemplars drained, no function twice."""
@@ -62,9 +72,16 @@ class NativeTaskProbe(Untracked):
 
     def read_loops(self) -> list[LoopRow]:
         """Return the tasks of each live loop; the id of the row of all loops beyond the limit is None."""
-        return merge_loops(
-            [*(LoopRow(*row) for row in self._native.read_loops()), *self._foreign.read_loops()]
-        )
+        rows = [*(LoopRow(*row) for row in self._native.read_loops()), *self._foreign.read_loops()]
+        if self._trio is not None:
+            runners = {self._native.loop_of(runner): runner for runner in self._trio.runners()}
+            rows = [
+                with_states(row, runners[known])
+                if (known := (row.loop_id, row.loop_type)) in runners
+                else row
+                for row in rows
+            ]
+        return merge_loops(rows)
 
     def reset(self) -> None:
         """Begin at zero, as a forked child must: the tasks alive are the parent's, and count nowhere here."""

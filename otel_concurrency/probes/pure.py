@@ -10,16 +10,21 @@ import asyncio
 import contextvars
 import itertools
 import logging
+import sys
 import threading
 import time
 import weakref
 from collections import Counter, deque
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from otel_concurrency.probes.histogram import Histogram, HistogramState
 from otel_concurrency.probes.loops import LoopIndex
 from otel_concurrency.probes.tasks import OTHER, LoopRow, SlowStep, TaskRow, Untracked
+
+if TYPE_CHECKING:
+    from otel_concurrency.probes.pure_trio import PureTrioTasks
+    from otel_concurrency.probes.trio_tasks import TrioTasks
 
 MAX_TASKS_READ = 10_000
 """Live tasks a loop whose states are looked at when asked; a larger loop's count as waiting."""
@@ -32,7 +37,20 @@ _NOTHING = HistogramState()
 _logger = logging.getLogger(__name__)
 
 
-class _Row:
+class StepTotals:
+    """The steps of one function's tasks, where somebody sees them."""
+
+    __slots__ = ("busy_ns", "durations", "start_delays", "steps")
+
+    def __init__(self) -> None:
+        self.steps = self.busy_ns = 0
+        self.start_delays = Histogram()
+        self.durations = Histogram()
+
+
+class Row:
+    """All tasks of one coroutine function."""
+
     __slots__ = (
         "cancelled",
         "cancelled_durations",
@@ -42,6 +60,7 @@ class _Row:
         "finished",
         "finished_durations",
         "function",
+        "steps",
     )
 
     def __init__(self, function: str) -> None:
@@ -54,6 +73,7 @@ class _Row:
         self.finished_durations = Histogram()
         self.cancelled_durations = Histogram()
         self.failed_durations = Histogram()
+        self.steps: StepTotals | None = None
 
 
 class _End:
@@ -62,7 +82,7 @@ class _End:
     __slots__ = ("key", "loop", "origin", "probe")
 
     probe: PureTaskProbe | None
-    loop: _Loop
+    loop: LoopTasks
     key: int
     origin: object
 
@@ -101,7 +121,7 @@ class _End:
             self.probe.died.append((self.loop, self.key))
 
 
-class _Loop:
+class LoopTasks:
     """The live tasks of one loop in order of creation, each under the time it was made at, made unique."""
 
     __slots__ = ("live", "loop_id", "loop_type", "reference")
@@ -110,7 +130,7 @@ class _Loop:
         self.reference = weakref.ref(loop) if loop_id is not None else None
         self.loop_id = loop_id
         self.loop_type = loop_type
-        self.live: dict[int, _Row] = {}
+        self.live: dict[int, Row] = {}
 
 
 class PureTaskProbe(Untracked):
@@ -141,16 +161,18 @@ class PureTaskProbe(Untracked):
         self._origin = origin
         self._loop_of = loops or LoopIndex()
         self.now_ns = monotonic_ns
-        self._rows: dict[object, _Row] = {None: _Row(OTHER)}
+        self._rows: dict[object, Row] = {None: Row(OTHER)}
         self._error_names: set[str] = set()
-        self._loops: list[_Loop] = []
-        self._last_loop: _Loop | None = None
+        self._loops: list[LoopTasks] = []
+        self._last_loop: LoopTasks | None = None
         self._last_id = 0  # of the task that was followed last
         self._last_foreign: Callable[[], object] = lambda: None
         self._is_broken = False
+        self._trio: PureTrioTasks | None = None
+        self._slow_ns = sys.maxsize
         self.lock = threading.Lock()
         # What dies, dies wherever a collection runs, so also while this thread holds the lock.
-        self.died: deque[tuple[_Loop, int]] = deque()
+        self.died: deque[tuple[LoopTasks, int]] = deque()
 
     def create_task(
         self,
@@ -169,7 +191,7 @@ class PureTaskProbe(Untracked):
             try:
                 row = self._rows[coroutine.cr_code]
             except (AttributeError, KeyError):
-                row = self._row_of(coroutine)
+                row = self.row_of(coroutine)
             created_ns = self.now_ns()
         except Exception:
             self.give_up()
@@ -190,15 +212,15 @@ class PureTaskProbe(Untracked):
         """Count a task that was just made, and listen for its end."""
         if self._last_foreign() is not task:
             self._last_foreign = weakref.ref(task)
-            self._follow(loop, self._row_of(coroutine), task, created_ns)
+            self._follow(loop, self.row_of(coroutine), task, created_ns)
 
     def _follow(
-        self, loop: asyncio.AbstractEventLoop, row: _Row, task: asyncio.Future[Any], created_ns: int
+        self, loop: asyncio.AbstractEventLoop, row: Row, task: asyncio.Future[Any], created_ns: int
     ) -> None:
         self._last_id = id(task)
         known = self._last_loop
         if known is None or known.reference is None or known.reference() is not loop:
-            known = self._loop_row(loop)
+            known = self.loop_row(loop)
         # No lock on this side: entering a dict is atomic, and what was created is what ended and what lives.
         live = known.live
         while created_ns in live:
@@ -216,7 +238,8 @@ class PureTaskProbe(Untracked):
         else:
             task.add_done_callback(end, context=_EMPTY)
 
-    def _loop_row(self, loop: asyncio.AbstractEventLoop) -> _Loop:
+    def loop_row(self, loop: Any) -> LoopTasks:
+        """Return the live tasks of a loop, known or new."""
         loop_id, loop_type = self._loop_of(loop)
         with self.lock:
             for known in self._loops:
@@ -229,7 +252,7 @@ class PureTaskProbe(Untracked):
             else:
                 # A loop that is gone and has no task left makes room.
                 self._loops = [known for known in self._loops if known.live or _is_there(known)]
-                known = _Loop(loop, loop_id, loop_type)
+                known = LoopTasks(loop, loop_id, loop_type)
                 self._loops.append(known)
             self._last_loop = known
             return known
@@ -248,16 +271,28 @@ class PureTaskProbe(Untracked):
                 if row is not None:
                     row.destroyed += 1
 
+    def follow_trio(self, cancelled: type[BaseException]) -> TrioTasks:
+        """Return what follows the tasks of trio, and counts them here."""
+        from otel_concurrency.probes.pure_trio import PureTrioTasks
+
+        if self._trio is None:
+            self._trio = PureTrioTasks(self, cancelled, self._origin)
+            self._trio.slow_ns = self._slow_ns
+        return self._trio
+
     def note_slow_steps(self, threshold_ns: int) -> None:
-        """Nothing is seen of steps here."""
+        """Keep steps that take so long, for `slow_steps`; 0: none. Only trio's are seen."""
+        self._slow_ns = threshold_ns or sys.maxsize
+        if self._trio is not None:
+            self._trio.slow_ns = self._slow_ns
 
     def step_counts(self) -> dict[str, int]:
-        """Return nothing."""
-        return {}
+        """Return how many steps there were of each coroutine function whose steps are seen."""
+        return {row.function: row.steps.steps for row in list(self._rows.values()) if row.steps is not None}
 
     def slow_steps(self) -> list[SlowStep]:
-        """Return none."""
-        return []
+        """Return the slow steps since the last call; of at most 64 between two."""
+        return self._trio.slow_steps() if self._trio is not None else []
 
     def reset(self) -> None:
         """Begin at zero, as a forked child must: the tasks alive are the parent's, and count nowhere here."""
@@ -270,8 +305,11 @@ class PureTaskProbe(Untracked):
         self._error_names.clear()
         for row in self._rows.values():
             row.begin()
+        if self._trio is not None:
+            self._trio.reset()
 
-    def _row_of(self, coroutine: Any) -> _Row:
+    def row_of(self, coroutine: Any) -> Row:
+        """Return the row that the tasks of a coroutine's function count in."""
         try:
             key: object = coroutine.cr_code
         except AttributeError:
@@ -279,12 +317,12 @@ class PureTaskProbe(Untracked):
         row = self._rows.get(key)
         return row if row is not None else self._new_row(key, coroutine)
 
-    def _new_row(self, key: object, coroutine: Any) -> _Row:
+    def _new_row(self, key: object, coroutine: Any) -> Row:
         name = coroutine_name(coroutine)
         with self.lock:
             if len(self._rows) > self._max_coroutines:
                 return self._rows[None]
-            return self._rows.setdefault(key, _Row(name))
+            return self._rows.setdefault(key, Row(name))
 
     def error_name(self, error: type[BaseException]) -> str:
         name = type_name(error)
@@ -315,13 +353,18 @@ class PureTaskProbe(Untracked):
             if not live and not _is_there(known):
                 continue
             count = len(known.live)
-            running, scheduled = _states(known, count)
+            running, scheduled = self._states(known, count)
             waiting = max(0, count - running - scheduled)
             age_ns, function = (now_ns - live[0][0], live[0][1].function) if live else (0, "")
             rows.append(
                 LoopRow(known.loop_id, known.loop_type, running, scheduled, waiting, age_ns, function)
             )
         return rows
+
+    def _states(self, known: LoopTasks, count: int) -> tuple[int, int]:
+        if self._trio is not None and known.loop_type == "trio":
+            return self._trio.states(known, count)
+        return _states(known, count)
 
 
 def type_name(kind: type) -> str:
@@ -341,11 +384,11 @@ def coroutine_name(coroutine: Any) -> str:
     return type_name(type(coroutine))
 
 
-def _is_there(known: _Loop) -> bool:
+def _is_there(known: LoopTasks) -> bool:
     return known.reference is not None and known.reference() is not None
 
 
-def _states(known: _Loop, count: int) -> tuple[int, int]:
+def _states(known: LoopTasks, count: int) -> tuple[int, int]:
     """Tell how many of a loop's tasks run and how many are ready to, asking asyncio which tasks there are.
 
     Beyond `MAX_TASKS_READ` nobody asks: copying asyncio's set of tasks would hold the program up.
@@ -362,7 +405,8 @@ def _states(known: _Loop, count: int) -> tuple[int, int]:
     return int(current is not None), min(scheduled, count)
 
 
-def _read(row: _Row, live: int) -> TaskRow:
+def _read(row: Row, live: int) -> TaskRow:
+    steps = row.steps
     return TaskRow(
         function=row.function,
         created=row.finished + row.cancelled + row.destroyed + sum(row.failed.values()) + live,
@@ -371,12 +415,12 @@ def _read(row: _Row, live: int) -> TaskRow:
         destroyed=row.destroyed,
         failed=dict(row.failed),
         live=live,
-        sees_steps=False,
-        busy_ns=0,
-        steps=0,
+        sees_steps=steps is not None,
+        busy_ns=steps.busy_ns if steps is not None else 0,
+        steps=steps.steps if steps is not None else 0,
         finished_durations=row.finished_durations.read(),
         cancelled_durations=row.cancelled_durations.read(),
         failed_durations=row.failed_durations.read(),
-        start_delays=_NOTHING,
-        step_durations=_NOTHING,
+        start_delays=steps.start_delays.read() if steps is not None else _NOTHING,
+        step_durations=steps.durations.read() if steps is not None else _NOTHING,
     )

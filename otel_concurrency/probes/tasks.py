@@ -6,9 +6,12 @@ import asyncio
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from otel_concurrency.probes.histogram import HistogramState, merge_states
+
+if TYPE_CHECKING:
+    from otel_concurrency.probes.trio_tasks import TrioTasks
 
 OTHER = "_other"
 """The row of every coroutine, and the error type, beyond a table's limit."""
@@ -59,7 +62,7 @@ class LoopRow:
 
     Attributes:
         loop_id: 0 for the first loop seen, then 1, ...; `None` for all loops beyond the limit.
-        loop_type: `selector`, `proactor`, `uvloop`, `winloop` or `other`.
+        loop_type: `selector`, `proactor`, `uvloop`, `winloop`, `trio` or `other`.
         running: Tasks inside a step.
         scheduled: Tasks ready to run: not started yet, or suspended without a future (`asyncio.sleep(0)`).
         waiting: Tasks suspended on a future.
@@ -80,15 +83,20 @@ class Untracked:
     """The tasks that were there before anyone counted; only weakly known."""
 
     def __init__(self) -> None:
-        self._untracked: weakref.WeakSet[asyncio.Future[Any]] = weakref.WeakSet()
+        self._untracked: weakref.WeakSet[Any] = weakref.WeakSet()
 
-    def leave_untracked(self, tasks: Iterable[asyncio.Future[Any]]) -> None:
+    def leave_untracked(self, tasks: Iterable[Any]) -> None:
         """Remember tasks made before instrumentation; their start is unknown, so no row counts them."""
         self._untracked.update(tasks)
 
     def untracked(self) -> int:
         """Count those of them that are not done."""
-        return sum(not task.done() for task in self._untracked)
+        return sum(not _is_done(task) for task in self._untracked)
+
+
+def _is_done(task: Any) -> bool:
+    done = getattr(task, "done", None)
+    return bool(done()) if done is not None else task.coro.cr_frame is None  # trio's tasks cannot be asked
 
 
 class SlowStep(NamedTuple):
@@ -129,6 +137,14 @@ class TaskProbe(Protocol):
         """
         ...
 
+    def follow_trio(self, cancelled: type[BaseException]) -> TrioTasks:
+        """Return what follows the tasks of trio, and counts them here.
+
+        Args:
+            cancelled: `trio.Cancelled`.
+        """
+        ...
+
     def read_rows(self) -> list[TaskRow]:
         """Return each row, exemplars drained, no function twice."""
         ...
@@ -153,7 +169,7 @@ class TaskProbe(Protocol):
         """Begin at zero, as a forked child must: the tasks alive are the parent's, and count nowhere here."""
         ...
 
-    def leave_untracked(self, tasks: Iterable[asyncio.Future[Any]]) -> None:
+    def leave_untracked(self, tasks: Iterable[Any]) -> None:
         """Remember tasks made before instrumentation."""
         ...
 

@@ -59,14 +59,15 @@ ATTRIBUTE_MEANINGS = {
     CODE_FUNCTION_NAME: "`module.qualname` of the (coroutine) function, or `_other` beyond the limit",
     ERROR_TYPE: "qualified type of the exception, or `_other` beyond the limit; only where there is one",
     EVENTLOOP_ID: "`0` for the first event loop seen, then `1`, …, or `_other` beyond the limit",
-    EVENTLOOP_TYPE: "`selector`, `proactor`, `uvloop`, `winloop` or `other`",
+    EVENTLOOP_TYPE: "`selector`, `proactor`, `uvloop`, `winloop`, `trio` or `other`",
     LOOP_STATE: "`idle`: waiting for events; `active`: the rest of the time that the loop ran",
     ITERATION_KIND: "how it began. `blocking`: with a wait for events; `polling`: callbacks being due, with "
     "a look, which found events; `empty`: with a look that found none; `unknown`: this loop does not tell",
     LOOP_EXCEPTION_CONTEXT: "what was reported: `task_never_retrieved`, `future_never_retrieved`, "
     "`task_destroyed_pending`, `callback`, `asyncgen`, `transport`, `server` or `other`",
     TASK_OUTCOME: "`finished`, `failed`, `cancelled`, or `destroyed`: garbage-collected while pending",
-    TASK_STATE: "`running`: inside a step; `scheduled`: ready to run; `waiting`: on a future",
+    TASK_STATE: "`running`: inside a step; `scheduled`: ready to run; `waiting`: on a future, on trio until "
+    "somebody reschedules it",
     EXECUTOR_NAME: "the pool's `thread_name_prefix` with digits cut, `asyncio` for an event loop's default "
     "executor, else where it was made, `module:line`; `_other` beyond the limit",
     EXECUTOR_TYPE: "`thread`, `process`, `interpreter`, `anyio` or `mp_pool` (of multiprocessing)",
@@ -91,7 +92,7 @@ ATTRIBUTE_MEANINGS = {
     WORK_QUEUE_TIME: "from being handed in to the real start, in seconds",
     SHUTDOWN_REASON: "`exit`: the main thread came to its end; else the name of the signal",
     SHUTDOWN_ELAPSED: "time since the shutdown started, in seconds",
-    UNFINISHED_TASKS: "asyncio tasks alive",
+    UNFINISHED_TASKS: "tasks alive, of asyncio and trio",
     UNFINISHED_WORK_ITEMS: "work items that run, or wait for a worker, in the pools that we see",
     CODE_FILE_PATH: "file in which the exception was raised",
     CODE_LINE_NUMBER: "line on which it was raised",

@@ -61,7 +61,7 @@ proxies_free_all(ModuleState *state)
 }
 
 static PyObject *
-proxy_new(TaskProbe *probe, PyObject *loop, PyObject *coroutine)
+proxy_new(TaskProbe *probe, PyObject *loop, PyObject *coroutine, Row *row)
 {
     Proxy *proxy = proxy_allocate(probe->state);
     if (proxy == NULL) {
@@ -70,7 +70,7 @@ proxy_new(TaskProbe *probe, PyObject *loop, PyObject *coroutine)
     proxy->coroutine = Py_NewRef(coroutine);
     proxy->weak_references = NULL;
     memset(&proxy->live, 0, sizeof(Live));
-    proxy->live.row = row_of(probe, coroutine);
+    proxy->live.row = row;
     proxy->live.loop = loop_index(probe, loop);
     Py_INCREF(probe); /* the row is the probe's */
     proxy->live.created_ns = monotonic_ns(&probe->state->clock);
@@ -143,6 +143,40 @@ has_ended(Proxy *proxy)
     return ended;
 }
 
+static int
+is_group(PyObject *type)
+{
+#if PY_VERSION_HEX >= 0x030B0000
+    return PyErr_GivenExceptionMatches(type, PyExc_BaseExceptionGroup);
+#else
+    const char *name = ((PyTypeObject *)type)->tp_name; /* of the backport */
+    return strcmp(name, "ExceptionGroup") == 0 || strcmp(name, "BaseExceptionGroup") == 0;
+#endif
+}
+
+#define MAX_NURSERIES 32 /* looked into, one inside the other */
+
+/* trio's nurseries make groups of what ended in them: one that holds nothing but cancellations is one. */
+static int
+is_cancellation(TaskProbe *probe, PyObject *type, PyObject *value, int in_trio, int depth)
+{
+    if (PyErr_GivenExceptionMatches(type, probe->cancelled_error)) {
+        return 1;
+    }
+    if (!in_trio || value == NULL || depth == MAX_NURSERIES || !is_group(type)) {
+        return 0;
+    }
+    PyObject *errors = PyObject_GetAttrString(value, "exceptions");
+    int all = errors != NULL && PyTuple_Check(errors) && PyTuple_GET_SIZE(errors) > 0;
+    for (Py_ssize_t i = 0; all && i < PyTuple_GET_SIZE(errors); i++) {
+        PyObject *error = PyTuple_GET_ITEM(errors, i);
+        all = is_cancellation(probe, (PyObject *)Py_TYPE(error), error, in_trio, depth + 1);
+    }
+    Py_XDECREF(errors);
+    PyErr_Clear();
+    return all;
+}
+
 static void
 proxy_ended_with_error(Proxy *proxy, int64_t now_ns)
 {
@@ -150,7 +184,9 @@ proxy_ended_with_error(Proxy *proxy, int64_t now_ns)
     PyErr_Fetch(&type, &value, &traceback);
     if (has_ended(proxy) && !proxy->live.done) {
         TaskProbe *probe = proxy->live.row->probe;
-        if (PyErr_GivenExceptionMatches(type, probe->cancelled_error)) {
+        const char *loop_type = probe->loops[proxy->live.loop].type;
+        int in_trio = loop_type != NULL && strcmp(loop_type, "trio") == 0;
+        if (is_cancellation(probe, type, value, in_trio, 0)) {
             live_end(&proxy->live, CANCELLED, NULL, now_ns, NULL);
         }
         else {
@@ -406,7 +442,7 @@ create_task_with_proxy(TaskProbe *probe, PyObject *const *arguments, size_t coun
         return PyErr_NoMemory();
     }
     PyObject *task = NULL;
-    PyObject *proxy = proxy_new(probe, arguments[1], arguments[2]);
+    PyObject *proxy = proxy_new(probe, arguments[1], arguments[2], row_of(probe, arguments[2]));
     if (proxy != NULL) {
         memcpy(call, arguments, total * sizeof(PyObject *));
         call[2] = proxy;

@@ -76,7 +76,7 @@ typedef struct TaskProbe {
     struct ModuleState *state;
     PyObject *module; /* keeps `state` alive */
     PyObject *origin_var;      /* ContextVar or NULL */
-    PyObject *cancelled_error; /* asyncio.CancelledError */
+    PyObject *cancelled_error; /* asyncio.CancelledError, or a pair of it and trio.Cancelled */
     PyObject *current_tasks;   /* asyncio's dict: loop -> task, or NULL */
     PyObject *foreign;         /* callable for what this probe cannot follow, or NULL */
     PyObject *loop_ids;        /* callable: loop -> (id, type), or NULL for ids of its own */

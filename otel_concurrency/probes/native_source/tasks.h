@@ -33,6 +33,7 @@ loop_type(PyObject *loop)
         if (text != NULL) {
             type = strcmp(text, "uvloop") == 0 || strncmp(text, "uvloop.", 7) == 0       ? "uvloop"
                    : strcmp(text, "winloop") == 0 || strncmp(text, "winloop.", 8) == 0 ? "winloop"
+                   : strncmp(text, "trio.", 5) == 0                                    ? "trio"
                    : strcmp(text, "asyncio.selector_events") == 0                      ? "selector"
                    : strcmp(text, "asyncio.proactor_events") == 0                      ? "proactor"
                                                                                        : NULL;

@@ -1,0 +1,76 @@
+"""A program on AnyIO over trio under `opentelemetry-instrument`: the same numbers as on asyncio."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from opentelemetry.test._otlp_test_server import OtlpProtoTestServer
+
+from tests.e2e.conftest import Run, environ_for
+
+PROGRAM = """
+    import anyio, anyio.lowlevel
+    from opentelemetry import trace
+
+    tracer = trace.get_tracer("test")
+
+    async def walks(checkpoints):
+        for _ in range(checkpoints):
+            await anyio.lowlevel.checkpoint()
+
+    async def fails():
+        raise KeyError("x")
+
+    async def waits():
+        await anyio.sleep_forever()
+
+    async def main():
+        with tracer.start_as_current_span("request"):
+            async with anyio.create_task_group() as group:
+                for _ in range(10):
+                    group.start_soon(walks, 3)
+                group.start_soon(waits)
+                await anyio.wait_all_tasks_blocked()
+                group.cancel_scope.cancel()
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(fails)
+        except BaseException:
+            pass
+
+    anyio.run(main, backend="trio")
+"""
+
+
+def test_tasks_and_their_steps_arrive(run: Run, receiver: OtlpProtoTestServer) -> None:
+    ended = run(PROGRAM, env=environ_for(receiver))
+    assert (ended.code, ended.err) == (0, "")
+    totals: dict[str, dict[tuple[str, ...], Any]] = {}
+    for each in receiver.drain_metrics():
+        for point in each.metric.sum.data_points or each.metric.exponential_histogram.data_points:
+            labels = tuple(pair.value.string_value for pair in point.attributes)
+            totals.setdefault(each.metric.name.removeprefix("asyncio."), {})[labels] = point
+    assert {key: point.as_int for key, point in totals["task.completed"].items()} == {
+        ("__main__.main", "finished"): 1,
+        ("__main__.walks", "finished"): 10,
+        ("__main__.fails", "finished"): 0,
+        ("__main__.fails", "failed", "KeyError"): 1,
+        ("__main__.waits", "finished"): 0,
+        ("__main__.waits", "cancelled"): 1,
+    }
+    steps = {function: point.as_int for (function,), point in totals["task.steps"].items()}
+    assert (steps["__main__.walks"], steps["__main__.fails"], steps["__main__.waits"]) == (40, 1, 2)
+    walked = totals["task.duration"]["__main__.walks", "finished"]
+    assert walked.count == 10
+    assert {len(exemplar.trace_id) for exemplar in walked.exemplars} == {16}
+    assert totals["task.start.delay"]["__main__.walks",].count == 10
+    assert totals["task.step.duration"]["__main__.walks",].count == 40
+    assert {labels[1] for labels in totals["task.count"]} == {"trio"}
+
+
+def test_switched_off_nothing_is_told(run: Run, receiver: OtlpProtoTestServer) -> None:
+    ended = run(PROGRAM, env=environ_for(receiver) | {"OTEL_PYTHON_CONCURRENCY_TASKS": "false"})
+    assert (ended.code, ended.err) == (0, "")
+    assert [
+        each.metric.name for each in receiver.drain_metrics() if each.metric.name.startswith("asyncio.task.")
+    ] == []
