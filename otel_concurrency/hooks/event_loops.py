@@ -104,16 +104,24 @@ class EventLoopHook:
         except Exception:
             self._break()
             return None
-        self._tell(lambda observer: observer.loop_began(timed))
+        self.began(timed)
         return run
 
     def _end(self, run: _Run) -> None:
         try:
             self._runs.pop(id(run), None)
-            self._tell(lambda observer: observer.loop_ended(run.timed))
+            self.ended(run.timed)
             run.end()
         except Exception:
             self._break()
+
+    def began(self, timed: TimedLoop) -> None:
+        """Tell the observers of a run, of whatever kind of loop."""
+        self._tell(lambda observer: observer.loop_began(timed))
+
+    def ended(self, timed: TimedLoop) -> None:
+        """Tell them that it is over."""
+        self._tell(lambda observer: observer.loop_ended(timed))
 
     def _tell(self, what: Callable[[RunObserver], None]) -> None:
         try:

@@ -13,6 +13,7 @@ from otel_concurrency.config import Config, EventLoopOptions
 from otel_concurrency.hooks import fork
 from otel_concurrency.hooks.event_loops import EventLoopHook, RunObserver
 from otel_concurrency.hooks.loop_exceptions import LoopExceptionHook
+from otel_concurrency.hooks.trio_loops import TrioLoopHook
 from otel_concurrency.probes.choice import loop_timer_type
 from otel_concurrency.probes.loop_exceptions import LoopExceptions
 from otel_concurrency.probes.loop_time import LoopTimes
@@ -42,19 +43,19 @@ def _set_observers(observers: tuple[RunObserver, ...]) -> None:
 
 
 class EventLoopInstrumentor(BaseInstrumentor):
-    """Times every event loop, and counts what it reports to its exception handler.
+    """Times every event loop, trio's runs included, and counts what it reports to its exception handler.
 
     Options are the fields of `EventLoopOptions`; what is not given comes from the environment.
     """
 
     configuration = EventLoopOptions
 
-    _hooks: Sequence[EventLoopHook | LoopExceptionHook] = ()
+    _hooks: Sequence[EventLoopHook | LoopExceptionHook | TrioLoopHook] = ()
     _undo: Sequence[Callable[[], None]] = ()
     _metrics: LoopMetrics | None = None
 
     def instrumentation_dependencies(self) -> Collection[str]:
-        """Return nothing: asyncio is in the standard library."""
+        """Return nothing: asyncio is in the standard library, and without trio nothing of it happens."""
         return ()
 
     def _instrument(self, **kwargs: Any) -> None:
@@ -66,7 +67,7 @@ class EventLoopInstrumentor(BaseInstrumentor):
         metrics = self._metrics = LoopMetrics(times, exceptions=exceptions.read)
         _hook = EventLoopHook(times)
         _hook.observers = _observers
-        self._hooks = (_hook, LoopExceptionHook(exceptions.note))
+        self._hooks = (_hook, LoopExceptionHook(exceptions.note), TrioLoopHook(times, _hook))
         for hook in self._hooks:
             hook.install()
         default_producer().register(metrics)

@@ -230,9 +230,7 @@ def _row(known: TimedLoop) -> LoopTimeRow:
     if known.is_running:
         known.clock.look(time.active_ns)
     loop = known.reference()
-    ready, timers = _length(loop, "_ready"), _length(loop, "_scheduled")
-    if timers is not None:
-        timers = max(0, timers - getattr(loop, "_timer_cancelled_count", 0))
+    ready, timers = _of_trio(loop) if known.loop_type == "trio" else _of_asyncio(loop)
     return LoopTimeRow(
         loop_id=known.loop_id,
         loop_type=known.loop_type,
@@ -244,6 +242,19 @@ def _row(known: TimedLoop) -> LoopTimeRow:
         ready=ready,
         timers=timers,
     )
+
+
+def _of_asyncio(loop: object) -> tuple[int | None, int | None]:
+    ready, timers = _length(loop, "_ready"), _length(loop, "_scheduled")
+    if timers is not None:
+        timers = max(0, timers - getattr(loop, "_timer_cancelled_count", 0))
+    return ready, timers
+
+
+def _of_trio(runner: object) -> tuple[int | None, int | None]:
+    # trio/_core/_run.py: tasks in line, and cancel scopes with a deadline.
+    timers = getattr(getattr(runner, "deadlines", None), "_active", None)
+    return _length(runner, "runq"), timers if isinstance(timers, int) else None
 
 
 def _length(loop: object, name: str) -> int | None:

@@ -22,7 +22,14 @@ _LIBRARY_FOLDERS = (
     *(path for key in ("stdlib", "platstdlib", "purelib", "platlib") if (path := sysconfig.get_path(key))),
 )
 _PACKAGES = ("site-packages", "dist-packages")
-_LOOPS = ("asyncio", "uvloop", "winloop", "otel_concurrency")  # ours stands between uvloop and its caller
+_LOOPS = (
+    "anyio",
+    "asyncio",
+    "otel_concurrency",
+    "trio",
+    "uvloop",
+    "winloop",
+)  # ours stands between uvloop and its caller
 _CALL = re.compile(r"([A-Za-z_][\w.]*)\(")
 
 

@@ -74,3 +74,46 @@ def test_switched_off_nothing_is_told(run: Run, receiver: OtlpProtoTestServer) -
     assert [
         each.metric.name for each in receiver.drain_metrics() if each.metric.name.startswith("asyncio.task.")
     ] == []
+
+
+HELD = """
+    import time
+    import anyio
+    from opentelemetry import trace
+
+    async def holds():
+        await anyio.sleep(0.3)
+        with trace.get_tracer("test").start_as_current_span("request"):
+            time.sleep(0.5)
+        await anyio.sleep(0.3)
+
+    async def main():
+        async with anyio.create_task_group() as group:
+            group.start_soon(holds)
+
+    anyio.run(main, backend="trio")
+"""
+
+
+def test_the_loop_tells_of_its_time_and_of_who_held_it(run: Run, receiver: OtlpProtoTestServer) -> None:
+    ended = run(HELD, env=environ_for(receiver) | {"OTEL_PYTHON_CONCURRENCY_STALL_THRESHOLD": "0.1"})
+    assert (ended.code, ended.err) == (0, "")
+    totals: dict[tuple[str, ...], float] = {}
+    for each in receiver.drain_metrics():
+        for point in each.metric.sum.data_points:
+            labels = {pair.key.rpartition(".")[2]: pair.value.string_value for pair in point.attributes}
+            if labels.pop("type", "") == "trio":
+                name = each.metric.name.removeprefix("asyncio.eventloop.")
+                totals[(name, *labels.values())] = point.as_double or point.as_int
+    assert totals["time", "0", "idle"] >= 0.3
+    assert totals["time", "0", "active"] >= 0.5
+    assert totals["iterations", "0", "blocking"] >= 1
+    assert {key[-1]: total for key, total in totals.items() if key[0] == "stalls"} == {"__main__.holds": 1}
+    (span,) = (each.span for each in receiver.drain_spans())
+    told = [
+        each.log_record
+        for each in receiver.drain_log_records()
+        if each.log_record.event_name.startswith("asyncio.eventloop.stall.")
+    ]
+    assert [each.event_name.rpartition(".")[2] for each in told] == ["started", "ended"]
+    assert {(each.trace_id, each.span_id) for each in told} == {(span.trace_id, span.span_id)}

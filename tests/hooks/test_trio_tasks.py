@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from trio._core import _run
 from otel_concurrency.hooks.trio_tasks import TrioTaskHook
 from otel_concurrency.probes.choice import make_task_probe
 from otel_concurrency.probes.tasks import LoopRow, TaskRow
+from tests.hooks.trio_runs import run_as_guest
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
@@ -257,24 +257,6 @@ def test_tasks_of_anyio_go_by_their_own_names(counting: Counting) -> None:
     ends = counting.ends()
     assert (ends["walks"], ends["starts"][:5]) == ((1, 0, 0, {}, 0, 2), (1, 0, 0, {}, 0))
     assert {name for name in ends if not name.endswith("main")} == {"walks", "starts"}
-
-
-def run_as_guest(afn: Callable[..., Any], *args: Any) -> Any:
-    """Run trio on top of an asyncio loop."""
-
-    async def host() -> Any:
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[Any] = loop.create_future()
-        trio.lowlevel.start_guest_run(
-            afn,
-            *args,
-            run_sync_soon_threadsafe=loop.call_soon_threadsafe,
-            done_callback=done.set_result,
-            host_uses_signal_set_wakeup_fd=True,
-        )
-        return (await done).unwrap()
-
-    return asyncio.run(host())
 
 
 def test_a_guest_run_is_counted(counting: Counting) -> None:
