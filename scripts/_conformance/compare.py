@@ -3,7 +3,7 @@
 A module's outcomes are a plain mapping, test id to outcome. A test that differs once is not yet a
 difference: asyncio's tests watch the clock, and two of them run at a time. Its module is run again, alone,
 and only what differs there too counts; what does not is flaky, and told. What differs because there is one
-more thread, whosever, does not count either.
+more thread, whosever, or because of what any distro imports, does not count either.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ ABSENT = "absent"  # the other side ran it, this one did not
 NOT_REACHED = "not reached"  # a crash or a hang came first
 FINISHED = "finished"  # what stands against an unfinished run
 IN_OR_AFTER = "in or after"
+ANY_THREAD = "as with any idle thread"
+IMPORTS = "as with what OpenTelemetry imports"
 UNFINISHED = "<unfinished>"  # stands for the tests that a crash or a hang has kept from running
 
 
@@ -59,8 +61,7 @@ class Difference:
         other: Every outcome seen on the other side.
         is_flaky: Run alone, both sides came out the same.
         detail: The other side's last traceback or reason, else the bare side's.
-        is_any_threads: Bare Python with an idle thread comes out like the other side, and the other side
-            without its metric reader's thread comes out like bare: what differs is the number of threads.
+        excuse: What else makes bare Python come out like the other side, where it is not what we do.
     """
 
     test: str
@@ -68,12 +69,12 @@ class Difference:
     other: tuple[str, ...]
     is_flaky: bool
     detail: str
-    is_any_threads: bool = False
+    excuse: str = ""
 
     @property
     def counts(self) -> bool:
         """Whether it is held against the other side."""
-        return not self.is_flaky and not self.is_any_threads
+        return not self.is_flaky and not self.excuse
 
 
 def read_run(module: str, path: Path, exit_code: int | None, output: str, seconds: float) -> ModuleRun:
@@ -143,7 +144,7 @@ def judge(bare: Sequence[ModuleRun], other: Sequence[ModuleRun]) -> list[Differe
     return found
 
 
-def attribute(
+def attribute_to_threads(
     difference: Difference, idle: Sequence[ModuleRun], threadless: Sequence[ModuleRun]
 ) -> Difference:
     """Tell whether a difference is one of the number of threads, and nothing else.
@@ -156,7 +157,18 @@ def attribute(
     idle_seen, threadless_seen = {*_seen(difference.test, idle)}, {*_seen(difference.test, threadless)}
     unlike_bare = {*difference.other} - {*difference.bare}
     is_any_threads = bool(idle and threadless) and unlike_bare <= idle_seen
-    return replace(difference, is_any_threads=is_any_threads and threadless_seen <= {*difference.bare})
+    is_any_threads = is_any_threads and threadless_seen <= {*difference.bare}
+    return replace(difference, excuse=ANY_THREAD if is_any_threads else "")
+
+
+def attribute_to_imports(difference: Difference, imported: Sequence[ModuleRun]) -> Difference:
+    """Tell whether bare Python that has imported what any distro imports comes out like the other side.
+
+    Only a difference that is there each time: nothing else vouches for it.
+    """
+    seen = {*_seen(difference.test, imported)}
+    is_imports = bool(imported) and seen == {*difference.other} and not seen & {*difference.bare}
+    return replace(difference, excuse=IMPORTS if is_imports else "")
 
 
 def classes_of(tests: Iterable[str], runs: Iterable[ModuleRun]) -> tuple[str, ...]:

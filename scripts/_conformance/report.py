@@ -11,7 +11,6 @@ Runs = Mapping[str, Mapping[str, Sequence[ModuleRun]]]  # module → side → it
 Findings = Mapping[str, Mapping[str, Sequence[Difference]]]  # module → side other than bare → what differs
 
 DETAIL_LINES = 14
-ANY_THREAD = "as with any idle thread"
 
 
 def table(runs: Runs, findings: Findings) -> list[str]:
@@ -57,7 +56,7 @@ def explain(findings: Findings) -> list[str]:
     for module in sorted(findings):
         for side, differences in findings[module].items():
             for each in differences:
-                word = "flaky" if each.is_flaky else ANY_THREAD if each.is_any_threads else "DIFFERENT"
+                word = "flaky" if each.is_flaky else each.excuse or "DIFFERENT"
                 lines.append(f"{word}: {each.test}: bare {_row(each.bare)}, {side} {_row(each.other)}")
                 if each.counts or each.test.endswith(UNFINISHED):
                     lines.extend(f"    {line}" for line in each.detail.splitlines()[-DETAIL_LINES:])
@@ -84,7 +83,7 @@ def failing_bare(runs: Runs) -> list[str]:
 
 
 def count_differences(findings: Findings) -> int:
-    """Count what is not the same, flaky tests and what any thread does left aside."""
+    """Count what is not the same, flaky tests and what is not our doing left aside."""
     return sum(each.counts for sides in findings.values() for found in sides.values() for each in found)
 
 
@@ -122,8 +121,8 @@ def _verdict(differences: Sequence[Difference]) -> str:
     flaky = sum(each.is_flaky for each in differences)
     words = [f"{real} different"] if real else ["same"]
     words += [f"{flaky} flaky"] if flaky else []
-    any_threads = len(differences) - real - flaky
-    return ", ".join(words + ([f"{any_threads} by a thread"] if any_threads else []))
+    excused = len(differences) - real - flaky
+    return ", ".join(words + ([f"{excused} not by us"] if excused else []))
 
 
 def _row(outcomes: Sequence[str]) -> str:

@@ -1,6 +1,7 @@
 """What is held against each other: bare Python, ours native, ours pure, upstream's instrumentor.
 
-`idle` is bare Python with one idle thread: it tells what a test thinks of any further thread.
+`idle` is bare Python with one idle thread: it tells what a test thinks of any further thread. `imported` is
+bare Python that has imported what any distro imports: it tells what a test thinks of that.
 
 A side is a command prefix and a set of variables; `Side.check` runs a small program on it and refuses a
 side that is not what it claims to be, because two bare runs would agree about everything.
@@ -23,7 +24,7 @@ SANITY_TASKS, SANITY_ITEMS = 7, 5  # as many as sanity.py creates
 SANITY_POOL = "pool sanity"
 SANITY_TIMEOUT_S = 120
 SIDES = ("bare", "native", "pure", "upstream")
-IDLE = "idle"
+IDLE, IMPORTED = "idle", "imported"
 # Upstream's that ours neither needs nor replaces yet, not ours to answer for; and those of libraries that no
 # test of CPython's uses: importing them takes every instrumented child a second.
 NOT_OURS = "exceptions,system_metrics,fastapi,concurrency_fastapi,aiohttp-client,celery"
@@ -53,13 +54,17 @@ _THREADLESS = {"OTEL_METRICS_EXPORTER": "conformance_reader"}
 COUNTS_THREADS = ("test.test_external_inspection",)
 
 # A daemon of every interpreter, gone at its exit as the metric reader's is; a fork does not renew it.
-_IDLE_THREAD = """import atexit, threading
+_AT_START = {
+    IDLE: """import atexit, threading
 is_over = threading.Event()
 thread = threading.Thread(target=is_over.wait, name="idle", daemon=True)
 thread.start()
 atexit.register(thread.join)
 atexit.register(is_over.set)
-"""
+""",
+    # What OpenTelemetry's loader and SDK import themselves, and tests took note of.
+    IMPORTED: "import asyncio, concurrent.futures, ctypes\n",
+}
 
 
 class SideError(Exception):
@@ -194,7 +199,7 @@ def make_sides(python: str, names: Sequence[str], folder: Path, extra_path: str 
         SideError: The interpreter's environment has no `opentelemetry-instrument`.
     """
     instrument = Path(python).with_name("opentelemetry-instrument")
-    if not {*names} <= {"bare", IDLE} and not os.access(instrument, os.X_OK):
+    if not {*names} <= {"bare", *_AT_START} and not os.access(instrument, os.X_OK):
         raise SideError(
             f"{instrument} is missing: install the project beside {python} (pip install -e '.[test]')"
         )
@@ -219,18 +224,18 @@ def make_sides(python: str, names: Sequence[str], folder: Path, extra_path: str 
             "OTEL_PYTHON_CONCURRENCY_NATIVE": "false",
         },
         "upstream": {**common, "OTEL_PYTHON_CONCURRENCY_ENABLED": "false"},
-        IDLE: {"PYTHONPATH": str(_write_idle_thread(folder))},
+        **{name: {"PYTHONPATH": str(_write_start(folder, name))} for name in _AT_START},
     }
     prefixes: dict[str, tuple[str, ...]] = {name: (str(instrument),) for name in SIDES}
-    prefixes |= {"bare": (), IDLE: ()}
+    prefixes |= {"bare": (), **dict.fromkeys(_AT_START, ())}
     return [Side(name, python, prefixes[name], variables[name]) for name in names]
 
 
-def _write_idle_thread(folder: Path) -> Path:
-    """Put what starts an idle thread in every process into a folder that PYTHONPATH can name."""
-    place = folder / "idle"
+def _write_start(folder: Path, name: str) -> Path:
+    """Put what every process of a side begins with into a folder that PYTHONPATH can name."""
+    place = folder / name
     place.mkdir(exist_ok=True)
-    (place / "sitecustomize.py").write_text(_IDLE_THREAD)
+    (place / "sitecustomize.py").write_text(_AT_START[name])
     return place
 
 

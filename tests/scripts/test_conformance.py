@@ -118,12 +118,12 @@ class TestJudge:
 
     def test_what_any_thread_does_is_told_from_what_we_do(self) -> None:
         """Bare Python with an idle thread does as we do, we without the reader's thread do as bare Python."""
-        from _conformance.compare import Difference, ModuleRun, attribute
+        from _conformance.compare import ANY_THREAD, Difference, ModuleRun, attribute_to_threads
 
         failed, passed = ModuleRun({"a": "fail"}), ModuleRun({"a": "pass"})
         found = Difference("a", ("pass",), ("fail",), False, "2 != 1")
-        thread = attribute(found, idle=[failed], threadless=[passed])
-        assert (thread.is_any_threads, thread.counts) == (True, False)
+        thread = attribute_to_threads(found, idle=[failed], threadless=[passed])
+        assert (thread.excuse, thread.counts) == (ANY_THREAD, False)
         # The idle thread does nothing; ours stays wrong without the thread; once in three is once too often.
         for idle, threadless in (
             ([passed], [passed]),
@@ -131,7 +131,20 @@ class TestJudge:
             ([failed], [passed, failed, passed]),
             ([], []),
         ):
-            assert attribute(found, idle, threadless) == found
+            assert attribute_to_threads(found, idle, threadless) == found
+
+    def test_what_an_import_does_is_told_from_what_we_do(self) -> None:
+        """Only where it does so each time, and bare Python without it never."""
+        from _conformance.compare import IMPORTS, Difference, ModuleRun, attribute_to_imports
+
+        failed, passed = ModuleRun({"a": "fail"}), ModuleRun({"a": "pass"})
+        always = Difference("a", ("pass",), ("fail", "fail"), False, "")
+        told = attribute_to_imports(always, [failed, failed])
+        assert (told.excuse, told.counts) == (IMPORTS, False)
+        for imported in ([passed], [failed, passed], [ModuleRun({"a": "error"})], []):
+            assert attribute_to_imports(always, imported) == always
+        now_and_then = Difference("a", ("pass",), ("fail", "pass"), False, "")
+        assert attribute_to_imports(now_and_then, [failed, passed]) == now_and_then
 
     def test_only_the_classes_with_a_difference_run_again(self) -> None:
         """Of a long module; one with a hang names the test in which it hung."""
@@ -261,7 +274,8 @@ class TestChild:
         )
         conformance.Runner([side], tmp_path, timeout_s=60).run_all(["slow_one"], 1)
         *told, end = capsys.readouterr().out.splitlines()
-        assert re.fullmatch(r" +… slow_one, bare: 1 done in \d+ s, now slow_one.T.test_b", told[-1])
+        where = re.compile(r" +… slow_one, bare: 1 done in \d+ s, now slow_one.T.test_b")
+        assert any(map(where.fullmatch, told))
         assert re.fullmatch(r"\d:\d\d 1/1 slow_one, bare: 3 tests, 0 not passed, \d+ s", end)
 
     def test_what_a_test_leaves_running_is_ended(self, run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
@@ -291,6 +305,32 @@ def is_running(pid: int) -> bool:
 class TestSettle:
     """What differs is run again, and asked where it comes from."""
 
+    def test_an_import_of_anybodys_does_not_count(
+        self, conformance: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A hand-made module that looks for asyncio in a process of its own."""
+        from _conformance import sides
+
+        (tmp_path / "hand_made.py").write_text(
+            "import os, subprocess, sys, unittest\n"
+            "class T(unittest.TestCase):\n"
+            "    def test_anew(self):\n"
+            "        code = 'import sys; sys.exit(\"asyncio\" in sys.modules)'\n"
+            "        self.assertEqual(subprocess.run([sys.executable, '-c', code]).returncode, 0)\n"
+            "    def test_unharmed(self): self.assertNotIn('HARM', os.environ)\n"
+        )
+        (tmp_path / "runs").mkdir()
+        both = f"{tmp_path}{os.pathsep}{sides._write_start(tmp_path, sides.IMPORTED)}"
+        bare = sides.Side("bare", sys.executable, (), {"PYTHONPATH": str(tmp_path)})
+        imported = sides.Side("imported", sys.executable, (), {"PYTHONPATH": both})
+        other = sides.Side("native", sys.executable, (), {"PYTHONPATH": both, "HARM": "1"})
+        runner = conformance.Runner([bare, other], tmp_path / "runs", imported=imported)
+        monkeypatch.setattr(sides.Side, "is_ours", False)  # nothing of ours is on this side
+        runner.run_all(["hand_made"], jobs=1)
+        runner.settle(1)
+        found = {each.test: each.counts for each in runner.findings["hand_made"]["native"]}
+        assert found == {"hand_made.T.test_anew": False, "hand_made.T.test_unharmed": True}
+
     def test_a_thread_of_anybodys_does_not_count(
         self, conformance: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -305,7 +345,7 @@ class TestSettle:
             "    def test_unharmed(self): self.assertNotIn('HARM', os.environ)\n"
         )
         (tmp_path / "runs").mkdir()
-        idle_folder = sides._write_idle_thread(tmp_path)
+        idle_folder = sides._write_start(tmp_path, sides.IDLE)
         both = f"{tmp_path}{os.pathsep}{idle_folder}"
         bare = sides.Side("bare", sys.executable, (), {"PYTHONPATH": str(tmp_path)})
         idle = sides.Side("idle", sys.executable, (), {"PYTHONPATH": both})
