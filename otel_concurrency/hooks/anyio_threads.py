@@ -1,39 +1,31 @@
 """Work items of AnyIO's worker threads: `anyio.to_thread.run_sync`, and so the plain functions of FastAPI.
 
-All of them pass through `AsyncIOBackend.run_sync_in_worker_thread` (AnyIO 4, `anyio/_backends/_asyncio.py`).
-It carries the context of each item to the thread by itself; here they are counted and timed. There is no pool
-to look into: a capacity limiter lends tokens, as many as there may be threads at work, 40 where nobody says
-otherwise, and whoever finds none waits. AnyIO imports that module when a loop first needs it, and never is it
-imported for our sake.
+All of them pass through `run_sync_in_worker_thread` of a backend (AnyIO 4, `anyio/_backends/_asyncio.py` and
+`_trio.py`). It carries the context of each item to the thread by itself; here they are counted and timed.
+AnyIO imports a backend when a loop first needs it, and never is it imported for our sake.
 """
 
 from __future__ import annotations
 
 import functools
 import logging
-import weakref
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from otel_concurrency.hooks import fork
 from otel_concurrency.hooks.imports import when_imported
 from otel_concurrency.hooks.patch import Patch
+from otel_concurrency.hooks.thread_limiters import DEFAULT, LIMITED, Limiters
 from otel_concurrency.probes.work import PoolLevel, WorkProbe
 
-DEFAULT = "default"
-"""The pool of those who use a loop's default limiter."""
-LIMITED = "limited"
-"""The pool of those who bring a limiter of their own."""
-
-_BACKEND = "anyio._backends._asyncio"
+_BACKENDS = {"anyio._backends._asyncio": "AsyncIOBackend", "anyio._backends._trio": "TrioBackend"}
 _LIMITER_AT = 1  # its place among the arguments that may follow the function and its arguments
 
 _logger = logging.getLogger(__name__)
 
 
 class AnyIOThreadHook:
-    """Counts what runs in AnyIO's worker threads, from the time that AnyIO's asyncio backend is imported.
+    """Counts what runs in AnyIO's worker threads, from the time that a backend of AnyIO's is imported.
 
     Args:
         probe: Gets two pools of kind `anyio`: one for the default limiters, one for all others.
@@ -41,55 +33,41 @@ class AnyIOThreadHook:
 
     def __init__(self, probe: WorkProbe) -> None:
         self._pools = {name: probe.pool(name, "anyio") for name in (DEFAULT, LIMITED)}
-        self._limiters: dict[int, tuple[weakref.ref[Any], str]] = {}
-        self._patch: Patch | None = None
+        self._limiters = Limiters("anyio")
+        self._patches: list[Patch] = []
         self._undo: list[Callable[[], None]] = []
         self._has_failed = False
 
     def __repr__(self) -> str:
-        state = self._patch or ("awaits its import" if self._undo else "removed")
+        state = self._patches or ("awaits its import" if self._undo else "removed")
         return f"<AnyIOThreadHook [{state}]>"
 
     def install(self) -> None:
-        """Patch the backend, now or when it is imported; a second call changes nothing."""
+        """Patch each backend, now or when it is imported; a second call changes nothing."""
         if not self._undo:
             self._undo = [
-                fork.in_child(self._limiters.clear),  # whoever borrowed tokens is not there
-                when_imported(_BACKEND, self._join),
+                self._limiters.clear_in_child(),
+                *(when_imported(backend, self._join) for backend in _BACKENDS),
             ]
 
     def remove(self) -> None:
-        """Put the original back; what is under way goes on, and is counted."""
+        """Put the originals back; what is under way goes on, and is counted."""
         while self._undo:
             self._undo.pop()()
-        if self._patch is not None:
-            self._patch.remove()
-            self._patch = None
+        while self._patches:
+            self._patches.pop().remove()
         self._limiters.clear()
 
     def levels(self) -> list[PoolLevel]:
         """Return tokens borrowed, tokens there are, and tasks that wait for one, over all live limiters."""
-        levels = []
-        for reference, name in list(self._limiters.values()):
-            if (limiter := reference()) is not None:
-                told = limiter.statistics()
-                total = told.total_tokens
-                levels.append(
-                    PoolLevel(
-                        name,
-                        "anyio",
-                        active=told.borrowed_tokens,
-                        limit=total if isinstance(total, int) else None,  # may be infinite
-                        queued=told.tasks_waiting,
-                    )
-                )
-        return levels
+        return self._limiters.levels()
 
     def _join(self, module: ModuleType) -> None:
-        backend = getattr(module, "AsyncIOBackend", None)
+        backend = getattr(module, _BACKENDS[module.__name__], None)
         if hasattr(backend, "run_sync_in_worker_thread"):
-            self._patch = Patch(backend, "run_sync_in_worker_thread", self._count)
-            self._patch.install()
+            patch = Patch(backend, "run_sync_in_worker_thread", self._count)
+            patch.install()
+            self._patches.append(patch)
         else:
             _logger.debug("this AnyIO has other worker threads than we know; they are not counted")
 
@@ -120,16 +98,10 @@ class AnyIOThreadHook:
         try:
             limiter = more[_LIMITER_AT] if len(more) > _LIMITER_AT else options.get("limiter")
             name = DEFAULT if limiter is None else LIMITED
-            self._watch(limiter or backend.current_default_thread_limiter(), name)
+            self._limiters.watch(limiter or backend.current_default_thread_limiter(), name)
             return self._pools[name].wrap(func)
         except Exception:
             if not self._has_failed:
                 self._has_failed = True
                 _logger.exception("work items of AnyIO's worker threads are not counted; said once")
             return func
-
-    def _watch(self, limiter: Any, name: str) -> None:
-        key = id(limiter)
-        if key not in self._limiters:
-            limiters = self._limiters
-            self._limiters[key] = (weakref.ref(limiter, lambda _: limiters.pop(key, None)), name)

@@ -16,7 +16,7 @@ MAX_POOLS = 32
 MAX_FUNCTIONS = 100
 MAX_ERROR_TYPES = 50
 
-PoolKind = Literal["thread", "process", "interpreter", "anyio", "mp_pool"]
+PoolKind = Literal["thread", "process", "interpreter", "anyio", "trio", "mp_pool"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class PoolRow:
 
     Attributes:
         name: The pools' name, or `_other`.
-        kind: `thread`, `process`, `interpreter`, `anyio` or `mp_pool`.
+        kind: `thread`, `process`, `interpreter`, `anyio`, `trio` or `mp_pool`.
         submitted: Work items handed in, rejected ones included. Alive are `submitted - finished - cancelled -
             sum(failed) - rejected - abandoned`.
         finished: Those that returned.

@@ -70,7 +70,7 @@ ATTRIBUTE_MEANINGS = {
     "somebody reschedules it",
     EXECUTOR_NAME: "the pool's `thread_name_prefix` with digits cut, `asyncio` for an event loop's default "
     "executor, else where it was made, `module:line`; `_other` beyond the limit",
-    EXECUTOR_TYPE: "`thread`, `process`, `interpreter`, `anyio` or `mp_pool` (of multiprocessing)",
+    EXECUTOR_TYPE: "`thread`, `process`, `interpreter`, `anyio`, `trio` or `mp_pool` (of multiprocessing)",
     EXECUTOR_TASK_OUTCOME: "`finished`, `failed`, or `cancelled` before it began",
     WORKER_STATE: "`active`: runs something; `idle`: waits for work",
     CRASH_REASON: "how a worker was lost: a signal's name, `exit <code>`, or an exception's type",

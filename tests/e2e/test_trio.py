@@ -117,3 +117,58 @@ def test_the_loop_tells_of_its_time_and_of_who_held_it(run: Run, receiver: OtlpP
     ]
     assert [each.event_name.rpartition(".")[2] for each in told] == ["started", "ended"]
     assert {(each.trace_id, each.span_id) for each in told} == {(span.trace_id, span.span_id)}
+
+
+THREADS = """
+    import anyio
+    import trio
+    from opentelemetry import trace
+
+    tracer = trace.get_tracer("test")
+
+    def trace_id():
+        return trace.get_current_span().get_span_context().trace_id
+
+    async def comes_back():
+        return trace_id()
+
+    def of_trio():
+        return trace_id(), trio.from_thread.run(comes_back)
+
+    def of_anyio():
+        return trace_id(), anyio.from_thread.run(comes_back)
+
+    async def main():
+        for run_sync, function in ((trio.to_thread.run_sync, of_trio), (anyio.to_thread.run_sync, of_anyio)):
+            for _ in range(3):
+                with tracer.start_as_current_span("request"):
+                    assert await run_sync(function) == (trace_id(), trace_id())
+            assert await run_sync(function) == (0, 0)
+
+    import anyio.from_thread, anyio.to_thread
+    anyio.run(main, backend="trio")
+"""
+
+
+def test_worker_threads_are_in_their_submitters_trace_and_measured(
+    run: Run, receiver: OtlpProtoTestServer
+) -> None:
+    ended = run(THREADS, env=environ_for(receiver))
+    assert (ended.code, ended.err) == (0, "")
+    completed: dict[tuple[str, ...], int] = {}
+    run_times: dict[tuple[str, ...], int] = {}
+    for each in receiver.drain_metrics():
+        for point in each.metric.sum.data_points or each.metric.exponential_histogram.data_points:
+            labels = tuple(pair.value.string_value for pair in point.attributes)
+            if each.metric.name == "python.executor.task.completed":
+                completed[labels] = point.as_int
+            elif each.metric.name == "python.executor.task.duration":
+                run_times[labels] = point.count
+    assert {tuple(sorted(labels)): total for labels, total in completed.items()} == {
+        ("default", "finished", "trio"): 4,
+        ("anyio", "default", "finished"): 4,
+    }
+    assert {tuple(sorted(labels)): total for labels, total in run_times.items()} == {
+        ("__main__.of_trio", "default", "trio"): 4,
+        ("__main__.of_anyio", "anyio", "default"): 4,
+    }

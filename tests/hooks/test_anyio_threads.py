@@ -20,7 +20,8 @@ import anyio.to_thread
 import pytest
 from anyio._backends._asyncio import AsyncIOBackend
 
-from otel_concurrency.hooks.anyio_threads import DEFAULT, LIMITED, AnyIOThreadHook
+from otel_concurrency.hooks.anyio_threads import AnyIOThreadHook
+from otel_concurrency.hooks.thread_limiters import DEFAULT, LIMITED
 from otel_concurrency.probes.choice import make_work_probe
 from otel_concurrency.probes.work import PoolLevel, PoolRow
 from tests.conftest import LoopFactory
