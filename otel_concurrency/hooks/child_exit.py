@@ -88,13 +88,26 @@ class ChildExitHook:
             _logger.debug("%r failed in a child process", call, exc_info=True)
 
 
+def is_child() -> bool:
+    """Whether `multiprocessing` or `billiard` started this process."""
+    return _is_begun_as_child() or any(each._parent_pid is not None for each in _current_processes())
+
+
 def is_daemonic_child() -> bool:
     """Whether this process ends when its parent likes: a worker of `multiprocessing.Pool`, for instance.
 
     A child of a spawn or a forkserver that does not know yet what it will be counts as one.
     """
-    modules = [sys.modules.get(f"{library}.process") for library in ("multiprocessing", "billiard")]
-    is_child = _SPAWNED in sys.orig_argv or bool(package())
-    if is_child and (modules[0] is None or modules[0].parent_process() is None):
+    module = sys.modules.get("multiprocessing.process")
+    if _is_begun_as_child() and (module is None or module.parent_process() is None):
         return True
-    return any(module is not None and module.current_process().daemon for module in modules)
+    return any(each.daemon for each in _current_processes())
+
+
+def _is_begun_as_child() -> bool:
+    return _SPAWNED in sys.orig_argv or bool(package())
+
+
+def _current_processes() -> list[Any]:
+    modules = [sys.modules.get(f"{library}.process") for library in ("multiprocessing", "billiard")]
+    return [module.current_process() for module in modules if module is not None]

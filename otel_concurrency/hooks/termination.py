@@ -84,6 +84,11 @@ class TerminationHook:
             Patch(_thread, "interrupt_main", self._around_interrupt),
         ]
 
+    @property
+    def is_heard(self) -> bool:
+        """Whether a signal comes again until it is heard; else one may be lost."""
+        return self._repeat is not _nothing
+
     def __repr__(self) -> str:
         return f"<TerminationHook [{'installed' if self._is_active else 'removed'}]>"
 
@@ -111,11 +116,18 @@ class TerminationHook:
         self._stop_holding()
         for patch in self._patches:
             patch.remove()
-        for each in self._handled():
-            try:
+        handled = self._handled()
+        if not handled:
+            return
+        # Blocked, for one that comes meanwhile is not to be noted: the default action would not take place.
+        held = set(handled).difference(signal.pthread_sigmask(signal.SIG_BLOCK, handled))
+        try:
+            for each in handled:
                 self._set_handler(each, signal.SIG_DFL)
-            except ValueError:
-                pass
+        except ValueError:
+            pass
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, held)
 
     def _handled(self) -> list[int]:
         """Tell which signals are ours now."""

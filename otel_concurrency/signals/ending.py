@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from otel_concurrency.hooks import fork
-from otel_concurrency.hooks.child_exit import ChildExitHook, is_daemonic_child
+from otel_concurrency.hooks.child_exit import ChildExitHook, is_child, is_daemonic_child
 from otel_concurrency.hooks.exit import ExitHook, ImmediateExitHook
 from otel_concurrency.hooks.termination import TerminationHook
 from otel_concurrency.signals import jobs, late_threads, pipelines, shutdown
@@ -62,7 +62,8 @@ class Ending:
         self._exit.install()
         self._immediate.install()
         self._children.install()
-        if self._on_signals and any(pipelines.current()):
+        # Whoever ends a child by SIGTERM waits for its end, for ever if the signal is lost.
+        if self._on_signals and any(pipelines.current()) and (self._termination.is_heard or not is_child()):
             self._termination.install()
         self._forget_fork()
         self._forget_fork = fork.in_child(self._report.reset)
@@ -82,6 +83,8 @@ class Ending:
 
     def _begin_child(self) -> None:
         self._pid = os.getpid()
+        if not self._termination.is_heard:
+            self._termination.remove()  # before there is a second thread that it could be given to
         late_threads.wake_all()  # it is there to work: so its metrics come, whatever it does
 
     def _end_child(self) -> None:

@@ -324,6 +324,35 @@ def test_every_item_of_a_pool_arrives(
     assert (got.spans["item"], got.logs, got.orders, got.events) == (50, 50, 50, [])
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc tells what a process does with a signal")
+@pytest.mark.parametrize("native", [True, False])
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_a_child_keeps_the_default_action_where_a_signal_may_be_lost(
+    start: Callable[..., subprocess.Popen[str]], receiver: OtlpProtoTestServer, method: str, native: bool
+) -> None:
+    """Whoever ends it waits for its end: the end of a `with Pool()` block waited for ever, now and then."""
+    script = f"""
+        import multiprocessing
+
+        def is_caught(_=None):
+            caught = next(line for line in open("/proc/self/status") if line.startswith("SigCgt"))
+            return bool(int(caught.split()[1], 16) >> signal.SIGTERM - 1 & 1)
+
+        def tell():
+            sys.exit(is_caught())
+
+        if __name__ == "__main__":
+            context = multiprocessing.get_context("{method}")
+            process = context.Process(target=tell)
+            process.start()
+            process.join()
+            with context.Pool(1) as pool:
+                print(is_caught(), bool(process.exitcode), pool.apply(is_caught))
+    """
+    settings = {"OTEL_PYTHON_CONCURRENCY_NATIVE": str(native).lower()}
+    assert ended(start(script, environ_for(receiver) | settings)) == (0, f"True {native} {native}\n", "")
+
+
 def test_a_forked_child_sends_what_it_has_and_is_quick_if_it_has_nothing(
     start: Callable[..., subprocess.Popen[str]], black_hole: int, receiver: OtlpProtoTestServer
 ) -> None:
