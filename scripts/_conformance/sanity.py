@@ -70,8 +70,8 @@ def has_ours(owner: object) -> bool:
 def probe_way() -> str | None:
     """Return how our probe follows tasks: `proxy`, `watcher` or `pure`; None when it is not there."""
     instrumentors = sys.modules.get("otel_concurrency.instrumentors.tasks")
-    hook = instrumentors and instrumentors.AsyncioTaskInstrumentor()._hook
-    return None if hook is None else str(hook._probe.way)
+    probe = instrumentors and instrumentors._probe
+    return None if probe is None else str(probe.way)
 
 
 def describe() -> dict[str, Any]:
