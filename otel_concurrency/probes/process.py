@@ -3,10 +3,14 @@
 Read from `/proc/self` (Linux, `proc(5)`), `getrusage(2)` and `times(2)`. All tell of the process that asks,
 so a forked child hears of itself. `getrusage` sums up all threads, ended ones too, where the switches in
 `/proc/self/status` are those of the main thread alone.
+
+A program that closes a standard stream puts another file in its place, or the same one back. What we opened
+meanwhile would be there: replaced by theirs, which we would close. So until then nothing is opened, or told.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Callable
@@ -95,14 +99,16 @@ class ProcReader:
     @property
     def is_readable(self) -> bool:
         """Whether there is anything to read."""
-        return read_file(f"{self._proc}/stat") is not None
+        return os.access(f"{self._proc}/stat", os.R_OK)
 
     def started_unix_ns(self) -> int | None:
         """Return when this process started, ns since the epoch."""
         pid = os.getpid()
         if self._birth[0] != pid:
             uptime_ns = self._uptime_ns(_stat_fields(read_file(f"{self._proc}/stat")))
-            self._birth = (pid, None if uptime_ns is None else self._wall_clock() - uptime_ns)
+            if uptime_ns is None:
+                return None
+            self._birth = (pid, self._wall_clock() - uptime_ns)
         return self._birth[1]
 
     def read(self) -> ProcessRow:
@@ -158,6 +164,8 @@ def available_cpus() -> int:
 
 def read_file(path: str) -> bytes | None:
     """Return what a small file holds, None where it cannot be read: gone, closed to us, never there."""
+    if not _streams_are_there():
+        return None
     try:
         file = os.open(path, os.O_RDONLY)
     except OSError:
@@ -168,6 +176,32 @@ def read_file(path: str) -> bytes | None:
         return None
     finally:
         os.close(file)
+
+
+def list_folder(path: str) -> list[str]:
+    """Return the names in a folder.
+
+    Raises:
+        OSError: It cannot be listed, or not now.
+    """
+    if not _streams_are_there():
+        raise OSError(errno.EAGAIN, "a standard stream is being replaced")
+    return os.listdir(path)
+
+
+def _is_open(file: int) -> bool:
+    try:
+        os.get_inheritable(file)  # keeps the GIL, unlike `os.fstat`
+    except OSError:
+        return False
+    return True
+
+
+_STREAMS = tuple(file for file in range(3) if _is_open(file))  # what was never there is not coming back
+
+
+def _streams_are_there() -> bool:
+    return all(map(_is_open, _STREAMS))
 
 
 # Fields of `stat` after the name, which may hold blanks and brackets; `proc(5)` counts from 1, the pid.
@@ -197,14 +231,14 @@ def _io(text: bytes | None) -> tuple[int | None, int | None]:
 def _count_files(folder: str) -> int | None:
     try:
         # Linux 6.2 and later tell the number as the folder's size; listing takes time per file.
-        return os.stat(folder).st_size or len(os.listdir(folder)) - 1  # the listing itself is one
+        return os.stat(folder).st_size or len(list_folder(folder)) - 1  # the listing itself is one
     except OSError:
         return None
 
 
 def _count_children(tasks: str) -> int | None:
     try:
-        threads = os.listdir(tasks)
+        threads = list_folder(tasks)
     except OSError:
         return None
     if len(threads) > MAX_THREADS_READ:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import FrameType
 
-from otel_concurrency.probes.process import PROC, read_file
+from otel_concurrency.probes.process import PROC, list_folder, read_file
 from otel_concurrency.probes.thread_frames import thread_frames
 
 RUNNING = "running"
@@ -133,7 +133,7 @@ class ThreadSampler:
 
     def _native_ids(self) -> set[int]:
         try:
-            return {int(name) for name in os.listdir(self._tasks)}
+            return {int(name) for name in list_folder(self._tasks)}
         except OSError:
             return set()
 
@@ -191,7 +191,7 @@ class ThreadSampler:
             # Less than before: another thread got the id of one that has ended.
             self._cpu_ns[group] = self._cpu_ns.get(group, 0) + taken - (before if taken >= before else 0)
             self._seen[native_id] = taken
-        for gone in self._seen.keys() - found:
+        for gone in self._seen.keys() - found if found else ():  # else nobody was looked at
             del self._seen[gone]
 
     def _group(self, thread: threading.Thread) -> str:

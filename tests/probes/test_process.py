@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shlex
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 from pathlib import Path
@@ -59,6 +61,36 @@ def test_what_is_not_there_stays_unknown(tmp_path: Path) -> None:
     row = reader.read()
     assert not reader.is_readable
     assert row == ProcessRow(pid=os.getpid(), **{name: getattr(row, name) for name in usage()})
+
+
+@needs_proc
+def test_nothing_is_opened_while_a_standard_stream_is_being_replaced() -> None:
+    """It would be in its place: replaced by the program, and then the program's closed by us."""
+    program = """
+        import json, os
+        from otel_concurrency.probes.process import ProcReader
+
+        def seen():
+            row = reader.read()
+            return [row.threads, row.resident_bytes is None, row.children, row.started_unix_ns is None]
+
+        reader = ProcReader()
+        kept = os.dup(1)
+        os.close(1)
+        meanwhile = seen()
+        os.dup2(kept, 1)
+        print(json.dumps([meanwhile, seen(), os.get_inheritable(1)]))
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, check=True)
+    assert json.loads(done.stdout) == [[None, True, None, True], [1, False, 0, False], True]
+
+
+@needs_proc
+def test_a_stream_that_was_never_there_is_not_waited_for() -> None:
+    program = "from otel_concurrency.probes.process import ProcReader; print(ProcReader().read().threads)"
+    command = f'exec {shlex.quote(sys.executable)} -c "{program}" <&-'
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("1\n", "")
 
 
 @pytest.mark.parametrize(("name", "text"), [("stat", "12 (half"), ("statm", "12"), ("io", "rchar: 12")])

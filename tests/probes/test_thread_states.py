@@ -142,6 +142,19 @@ def test_cpu_time_outlives_its_thread_and_an_id_that_is_used_again(
     assert sampler.sample().cpu_ns["worker"] == 74_541 + 59_879 + 59_000
 
 
+def test_cpu_time_is_not_counted_again_after_a_look_that_saw_nobody(
+    known: Callable[..., None], proc: Path
+) -> None:
+    """While the program replaces a standard stream, nothing is listed."""
+    known("main", "worker-1", "worker-2")
+    sampler = ThreadSampler(str(proc), machine="x86_64")
+    before = dict(sampler.sample().cpu_ns)
+    (proc / "task").rename(proc / "elsewhere")
+    assert sampler.sample().cpu_ns == before
+    (proc / "elsewhere").rename(proc / "task")
+    assert sampler.sample().cpu_ns == before
+
+
 def test_who_waited_for_the_gil_because_of_us_is_running(
     known: Callable[..., None], proc: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
