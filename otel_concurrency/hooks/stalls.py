@@ -21,6 +21,7 @@ from otel_concurrency.probes.stall_cause import (
 )
 from otel_concurrency.probes.thread_states import SLEEP, SYSCALL
 from otel_concurrency.probes.thread_states import UNKNOWN as UNKNOWN_STATE
+from otel_concurrency.probes.trio_tasks import named_by
 
 MAX_STACKS = 32
 """Different stacks kept of one stall, and of the looks of which the GIL's waits are."""
@@ -102,7 +103,9 @@ class Culprits:
         except RuntimeError:  # no loop any more
             task = None
         if task is not None:
-            stall.function = coroutine_name(task.get_coro())
+            coroutine = task.get_coro()
+            named = named_by(coroutine) if hasattr(coroutine, "cr_code") else coroutine
+            stall.function = coroutine_name(named)
             stall.task_name = task.get_name()
         context = self._context_of_thread(run.ident) if self._context_of_thread is not None else None
         if context is None and task is not None:

@@ -11,10 +11,13 @@ import asyncio
 import functools
 import inspect
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
+from otel_concurrency.hooks.imports import when_imported
 from otel_concurrency.hooks.loop_classes import LoopMethodPatches
 from otel_concurrency.probes.tasks import TaskProbe
+from otel_concurrency.probes.trio_tasks import named_by
 
 
 class TaskHook:
@@ -26,6 +29,7 @@ class TaskHook:
 
     def __init__(self, probe: TaskProbe) -> None:
         self._probe = probe
+        self._stop_awaiting: Callable[[], None] = lambda: None
         self._create_task = LoopMethodPatches("create_task", self._observe, loss="its tasks are not counted")
 
     def __repr__(self) -> str:
@@ -36,10 +40,18 @@ class TaskHook:
         if not self._create_task.is_installed:
             self._probe.leave_untracked(_tasks_so_far())
             self._create_task.install()
+            self._stop_awaiting = when_imported("anyio._core._tasks", self._see_through)
 
     def remove(self) -> None:
         """Put everything back, last first."""
         self._create_task.remove()
+        self._stop_awaiting()
+
+    def _see_through(self, module: ModuleType) -> None:
+        # AnyIO 4.14: whatever a task group starts, its task is the handle's.
+        code = getattr(getattr(getattr(module, "TaskHandle", None), "_run_coro", None), "__code__", None)
+        if code is not None:
+            self._probe.see_through(code, named_by)
 
     def _observe(self, original: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[[], None]]:
         create = self._probe.create_task

@@ -165,6 +165,22 @@ probe_follow(TaskProbe *probe, PyObject *const *arguments, Py_ssize_t count)
     return proxy;
 }
 
+PyDoc_STRVAR(see_through_doc,
+"see_through(code, carried, /)\n--\n\n"
+"Name a task whose coroutine is of this code by what `carried` returns for it.");
+
+static PyObject *
+probe_see_through(TaskProbe *probe, PyObject *const *arguments, Py_ssize_t count)
+{
+    if (count != 2 || !PyCode_Check(arguments[0]) || !PyCallable_Check(arguments[1])) {
+        PyErr_SetString(PyExc_TypeError, "see_through() takes a code object and a callable");
+        return NULL;
+    }
+    Py_XSETREF(probe->carried, Py_NewRef(arguments[1])); /* first: who has the one is to have the other */
+    Py_XSETREF(probe->carrier, Py_NewRef(arguments[0]));
+    Py_RETURN_NONE;
+}
+
 PyDoc_STRVAR(also_cancelled_doc,
 "also_cancelled(error, /)\n--\n\n"
 "A task that ends with this exception was cancelled, too.");
@@ -493,6 +509,8 @@ probe_traverse(TaskProbe *probe, visitproc visit, void *arg)
     Py_VISIT(probe->origin_var);
     Py_VISIT(probe->cancelled_error);
     Py_VISIT(probe->current_tasks);
+    Py_VISIT(probe->carrier);
+    Py_VISIT(probe->carried);
     Py_VISIT(probe->foreign);
     Py_VISIT(probe->loop_ids);
     for (int i = 0; i < probe->slow_count; i++) {
@@ -517,6 +535,8 @@ probe_clear(TaskProbe *probe)
     Py_CLEAR(probe->foreign);
     Py_CLEAR(probe->loop_ids);
     Py_CLEAR(probe->current_tasks);
+    Py_CLEAR(probe->carrier);
+    Py_CLEAR(probe->carried);
     Py_CLEAR(probe->origin_var);
     forget_slow_steps(probe);
     for (Py_ssize_t i = 0; i < probe->row_count; i++) {
@@ -551,6 +571,7 @@ probe_dealloc(TaskProbe *probe)
 static PyMethodDef probe_methods[] = {
     {"create_task", (PyCFunction)(void (*)(void))probe_create_task, METH_FASTCALL | METH_KEYWORDS, create_task_doc},
     {"follow", (PyCFunction)(void (*)(void))probe_follow, METH_FASTCALL, follow_doc},
+    {"see_through", (PyCFunction)(void (*)(void))probe_see_through, METH_FASTCALL, see_through_doc},
     {"also_cancelled", (PyCFunction)probe_also_cancelled, METH_O, also_cancelled_doc},
     {"read_rows", (PyCFunction)probe_read_rows, METH_NOARGS, read_rows_doc},
     {"read_loops", (PyCFunction)probe_read_loops, METH_NOARGS, read_loops_doc},

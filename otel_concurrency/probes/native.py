@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import Callable
+from types import CodeType
 from typing import Any
 
 from otel_concurrency.probes import _native
@@ -58,6 +59,11 @@ class NativeTaskProbe(Untracked):
     def shorten(self, function: Callable[..., Any], /) -> bool:
         """Let plain calls of a function with the closure (create_task, original) come here at once."""
         return _native.shortcut(function)
+
+    def see_through(self, code: CodeType, carried: Callable[[Any], Any]) -> None:
+        """Name a task whose coroutine is of this code by what `carried` returns for it."""
+        self._native.see_through(code, carried)
+        self._foreign.see_through(code, carried)
 
     def follow_trio(self, cancelled: type[BaseException]) -> TrioTasks:
         """Return what follows the tasks of trio, and counts them here."""

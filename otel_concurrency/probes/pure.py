@@ -16,6 +16,7 @@ import time
 import weakref
 from collections import Counter, deque
 from collections.abc import Callable
+from types import CodeType
 from typing import TYPE_CHECKING, Any
 
 from otel_concurrency.probes.histogram import Histogram, HistogramState
@@ -170,6 +171,8 @@ class PureTaskProbe(Untracked):
         self._is_broken = False
         self._trio: PureTrioTasks | None = None
         self._slow_ns = sys.maxsize
+        self._carrier: CodeType | None = None
+        self._carried: Callable[[Any], Any] = lambda coroutine: coroutine
         self.lock = threading.Lock()
         # What dies, dies wherever a collection runs, so also while this thread holds the lock.
         self.died: deque[tuple[LoopTasks, int]] = deque()
@@ -271,6 +274,10 @@ class PureTaskProbe(Untracked):
                 if row is not None:
                     row.destroyed += 1
 
+    def see_through(self, code: CodeType, carried: Callable[[Any], Any]) -> None:
+        """Name a task whose coroutine is of this code by what `carried` returns for it."""
+        self._carried, self._carrier = carried, code
+
     def follow_trio(self, cancelled: type[BaseException]) -> TrioTasks:
         """Return what follows the tasks of trio, and counts them here."""
         from otel_concurrency.probes.pure_trio import PureTrioTasks
@@ -314,6 +321,9 @@ class PureTaskProbe(Untracked):
             key: object = coroutine.cr_code
         except AttributeError:
             key = getattr(coroutine, "gi_code", type(coroutine))
+        if key is self._carrier:
+            coroutine = self._carried(coroutine)
+            key = coroutine.cr_code
         row = self._rows.get(key)
         return row if row is not None else self._new_row(key, coroutine)
 

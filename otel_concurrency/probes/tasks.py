@@ -6,6 +6,7 @@ import asyncio
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from types import CodeType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from otel_concurrency.probes.histogram import HistogramState, merge_states
@@ -135,6 +136,10 @@ class TaskProbe(Protocol):
 
         Whatever else is asked of the function, it stays the Python function that it is.
         """
+        ...
+
+    def see_through(self, code: CodeType, carried: Callable[[Any], Any]) -> None:
+        """Name a task whose coroutine is of this code by what `carried` returns for it."""
         ...
 
     def follow_trio(self, cancelled: type[BaseException]) -> TrioTasks:

@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import anyio
 import pytest
 
 from otel_concurrency.hooks.tasks import TaskHook
@@ -278,3 +279,32 @@ def test_trouble_of_ours_never_reaches_the_application(
     assert [record.getMessage() for record in caplog.records] == [
         "Counting tasks failed and is switched off; the program goes on without it"
     ]
+
+
+async def of_a_group() -> None:
+    await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_tasks_of_an_anyio_task_group_go_by_their_own_names(
+    native: bool, lazy_loop_factory: LoopFactory
+) -> None:
+    """AnyIO drives each by a coroutine of its own; with eager tasks it makes them past `create_task`."""
+    probe = make_task_probe(native=native)
+    hook = TaskHook(probe)
+
+    async def main() -> None:
+        async with anyio.create_task_group() as group:
+            for _ in range(3):
+                group.start_soon(of_a_group)
+            group.start_soon(asyncio.sleep, 0)
+
+    hook.install()
+    try:
+        run(lazy_loop_factory, main())
+    finally:
+        hook.remove()
+    finished = {row.function: row.finished for row in probe.read_rows() if row.created}
+    assert finished[f"{__name__}.of_a_group"] == 3
+    assert finished["asyncio.tasks.sleep"] == 1
+    assert [function for function in finished if function.startswith("anyio")] == []

@@ -77,6 +77,8 @@ typedef struct TaskProbe {
     PyObject *module; /* keeps `state` alive */
     PyObject *origin_var;      /* ContextVar or NULL */
     PyObject *cancelled_error; /* asyncio.CancelledError, or a pair of it and trio.Cancelled */
+    PyObject *carrier; /* code of the coroutines that only carry another, or NULL */
+    PyObject *carried; /* called with one of those; returns what to name it by */
     PyObject *current_tasks;   /* asyncio's dict: loop -> task, or NULL */
     PyObject *foreign;         /* callable for what this probe cannot follow, or NULL */
     PyObject *loop_ids;        /* callable: loop -> (id, type), or NULL for ids of its own */
@@ -237,7 +239,7 @@ row_find(TaskProbe *probe, PyObject *key)
 
 /* The row of a coroutine or of anything like one; the row of all others when the table is full or names fail. Borrows. */
 static Row *
-row_of(TaskProbe *probe, PyObject *coroutine)
+row_at_depth(TaskProbe *probe, PyObject *coroutine, int depth)
 {
     static const char *const attributes[][2] = {{"cr_code", "cr_frame"}, {"gi_code", "gi_frame"}};
     PyObject *key = NULL;
@@ -271,6 +273,16 @@ row_of(TaskProbe *probe, PyObject *coroutine)
         PyErr_Clear();
         return probe->rows[0];
     }
+    if (key == probe->carrier && depth == 0) {
+        PyObject *named = PyObject_CallOneArg(probe->carried, coroutine);
+        Row *row = named != NULL ? row_at_depth(probe, named, 1) : NULL;
+        Py_XDECREF(named);
+        PyErr_Clear();
+        if (row != NULL) {
+            Py_DECREF(key);
+            return row;
+        }
+    }
     Row *row = row_find(probe, key);
     if (row == NULL && probe->row_count <= probe->max_rows) {
         name = PyCode_Check(key) ? coroutine_name(coroutine, key, attributes[kind][1])
@@ -292,6 +304,12 @@ row_of(TaskProbe *probe, PyObject *coroutine)
     }
     Py_DECREF(key);
     return row != NULL ? row : probe->rows[0];
+}
+
+static inline Row *
+row_of(TaskProbe *probe, PyObject *coroutine)
+{
+    return row_at_depth(probe, coroutine, 0);
 }
 
 /* Count a failure by its type's name, bounded over the whole probe. */
