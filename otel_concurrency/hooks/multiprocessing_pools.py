@@ -36,16 +36,9 @@ from otel_concurrency.hooks.pool_ends import (
     ThreadPoolEnds,
     unfinished,
 )
-from otel_concurrency.hooks.pool_items import (
-    KEY,
-    Carrier,
-    Fence,
-    ItemsInWorker,
-    Observer,
-    creation_site,
-    now_ns,
-)
+from otel_concurrency.hooks.pool_items import Fence, creation_site, now_ns
 from otel_concurrency.hooks.worker_crashes import reason_of
+from otel_concurrency.probes.crossing import KEY, Carrier, Observer
 from otel_concurrency.probes.work import PoolLevel, PoolProbe, WorkProbe
 
 
@@ -57,7 +50,7 @@ class MultiprocessingPoolHook:
         capture: Returns what the submitter's context has to carry.
         observer: Called around each item in the worker process.
         name: Names a pool.
-        origin: Context variable whose value exemplars keep.
+        origin: Context variable whose value exemplars keep, and of the observer's contexts; see `Crossing`.
     """
 
     def __init__(
@@ -73,13 +66,13 @@ class MultiprocessingPoolHook:
         self._capture = capture
         self._name = name
         self._origin = origin
-        self._in_worker = ItemsInWorker(observer)
         # By the pool's `_outqueue`: what its threads and its finaliser are handed, unlike the pool itself.
         self._pools: weakref.WeakKeyDictionary[Any, PoolEnds] = weakref.WeakKeyDictionary()
         self._patches: list[Patch] = []
         self._forget: list[Callable[[], None]] = []
         self._is_active = False
         self._fence = Fence("a multiprocessing pool")
+        self._in_worker = probe.crossing(observer, self._fence.log_once, context_var=origin)
 
     def __repr__(self) -> str:
         return f"<MultiprocessingPoolHook [{'installed' if self._is_active else 'removed'}] {self._patches}>"

@@ -11,7 +11,8 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from otel_concurrency.hooks.pool_items import KEY, Carrier, Fence, ItemsInWorker, now_ns, transfer_ns
+from otel_concurrency.hooks.pool_items import Fence, now_ns, transfer_ns
+from otel_concurrency.probes.crossing import KEY, Carrier, Crossing
 from otel_concurrency.probes.functions import function_name
 from otel_concurrency.probes.pure import type_name
 from otel_concurrency.probes.work import PoolProbe
@@ -160,7 +161,7 @@ class ThreadPoolEnds(PoolEnds):
 class Tasks:
     """A worker's queue of tasks."""
 
-    def __init__(self, queue: Any, items: ItemsInWorker) -> None:
+    def __init__(self, queue: Any, items: Crossing) -> None:
         self._writer = queue._writer
         self._queue = queue
         self._items = items
@@ -177,7 +178,7 @@ class Tasks:
 class Results:
     """A worker's queue of results."""
 
-    def __init__(self, queue: Any, items: ItemsInWorker) -> None:
+    def __init__(self, queue: Any, items: Crossing) -> None:
         self._reader = queue._reader
         self._queue = queue
         self._items = items
@@ -186,6 +187,7 @@ class Results:
         job, i, (has_succeeded, value) = answer
         error = None if has_succeeded else getattr(value, "exc", value)
         timing = self._items.end((job, i), error, None if error is None else getattr(value, "tb", None))
+        self._items.finish()  # not later: a pool's own `__exit__` kills its workers as soon as it has this
         self._queue.put(answer if timing is None else ((job, *timing), *answer[1:]))
 
 

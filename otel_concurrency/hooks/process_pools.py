@@ -2,12 +2,13 @@
 
 On the submitter's thread `submit` puts a `Sent` in the function's place. It never leaves this process:
 `_CallItem.__init__`, which builds what is pickled, takes the plain function out again and hangs a parcel on
-the call item, beside it. In the worker, `_CallItem.__setstate__` reads the parcel, and `_ResultItem.__init__`
-hangs two durations on the result. What comes back is for process_results.py. `map` and `run_in_executor` end
-in `submit`.
+the call item, beside it. In the worker, `_CallItem.__setstate__` reads the parcel, `_ResultItem.__init__`
+hangs two durations on the result, and after `_sendback_result` there is time for what nobody waits for. What
+comes back passes `process_result_item`, or what process_results.py knows. `map` and `run_in_executor` end in
+`submit`.
 
 A round trip takes some 60 µs, half a dozen changes of thread and process, each with cold caches: what runs on
-this way twice for every item is spelled out rather than called.
+this way for every item is C where it can be (probes/native_source/crossing.h).
 
 Leans on CPython `concurrent/futures/process.py`, 3.10 to 3.15.
 """
@@ -17,22 +18,16 @@ from __future__ import annotations
 import functools
 import weakref
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from types import ModuleType
 from typing import Any
 
 from otel_concurrency.hooks import fork
 from otel_concurrency.hooks.imports import when_imported
 from otel_concurrency.hooks.patch import Patch, Switch, switched
-from otel_concurrency.hooks.pool_items import (
-    KEY,
-    Carrier,
-    Fence,
-    ItemsInWorker,
-    Observer,
-    creation_site,
-    now_ns,
-)
+from otel_concurrency.hooks.pool_items import Fence, creation_site
 from otel_concurrency.hooks.process_results import ProcessResults
+from otel_concurrency.probes.crossing import KEY, Carrier, Observer
 from otel_concurrency.probes.work import PoolLevel, PoolProbe, WorkProbe
 
 
@@ -44,6 +39,7 @@ class ProcessPoolHook:
         capture: Returns what the submitter's context has to carry.
         observer: Called around each item in the worker process.
         name: Names a pool.
+        context_var: Of the observer's contexts; see `Crossing`.
     """
 
     def __init__(
@@ -53,11 +49,13 @@ class ProcessPoolHook:
         capture: Callable[[], Carrier] = dict,
         observer: Observer | None = None,
         name: Callable[[Any], str] = creation_site,
+        context_var: ContextVar[Any] | None = None,
     ) -> None:
         self._probe = probe
         self._capture = capture
         self._name = name
-        self._in_worker = ItemsInWorker(observer)
+        self._observer = observer
+        self._context_var = context_var
         self._pools: weakref.WeakKeyDictionary[Any, PoolProbe] = weakref.WeakKeyDictionary()
         self._patches: list[Patch] = []
         self._forget: list[Callable[[], None]] = []
@@ -98,19 +96,21 @@ class ProcessPoolHook:
     def _patch(self, module: ModuleType) -> None:
         pool, manager = module.ProcessPoolExecutor, module._ExecutorManagerThread
         results = ProcessResults(self._probe.sent, self._probe_of, self._fence)
+        crossing = self._probe.crossing(self._observer, self._fence.log_once, context_var=self._context_var)
         for owner, name, make in (
-            (module._CallItem, "__init__", self._unwrap),
-            (module._CallItem, "__setstate__", self._arrive),
-            (module._ResultItem, "__init__", self._answer),
-            (module._SafeQueue, "_on_queue_feeder_error", results.fail_to_pickle),
-            (manager, "process_result_item", results.take),
-            (manager, "flag_executor_shutting_down", results.shut_down),
-            (manager, "terminate_broken", results.break_down),
-            (pool, "__init__", self._meet),
-            (pool, "submit", self._submit),  # last: what it hands in, the others understand
+            (module._CallItem, "__init__", crossing.unwrap),
+            (module._CallItem, "__setstate__", crossing.arrive),
+            (module._ResultItem, "__init__", crossing.answer),
+            (module, "_sendback_result", crossing.send_back),
+            (module._SafeQueue, "_on_queue_feeder_error", switched(results.fail_to_pickle)),
+            (manager, "process_result_item", crossing.take),
+            (manager, "flag_executor_shutting_down", switched(results.shut_down)),
+            (manager, "terminate_broken", switched(results.break_down)),
+            (pool, "__init__", switched(self._meet)),
+            (pool, "submit", switched(self._submit)),  # last: what it hands in, the others understand
         ):
             absent = {"absent": None} if name == "__setstate__" else {}
-            patch = Patch(owner, name, switched(make), **absent)
+            patch = Patch(owner, name, make, **absent)
             patch.install()
             self._patches.append(patch)
 
@@ -134,18 +134,16 @@ class ProcessPoolHook:
         return __init__
 
     def _submit(self, original: Callable[..., Any], switch: Switch) -> Callable[..., Any]:
-        capture, fence, pools, sent = self._capture, self._fence, self._pools, self._probe.sent
+        capture, fence, pools = self._capture, self._fence, self._pools
 
         @functools.wraps(original)
         def submit(pool: Any, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
             item = None
             if switch.is_on:
                 try:
-                    # One that is an item comes from a subclass whose submit came by here as well.
-                    function = fn if type(fn) is not sent else fn.function
                     known = vars(pool).get(KEY)
                     probe = known[1] if known is not None and known[0] is pools else self._probe_of(pool)
-                    item = probe.send(function, args, capture(), now_ns())
+                    item = probe.send(fn, args, capture)
                 except Exception:
                     fence.log_once()
             if item is None:
@@ -157,60 +155,3 @@ class ProcessPoolHook:
                 raise
 
         return submit
-
-    def _unwrap(self, original: Callable[..., None], switch: Switch) -> Callable[..., Any]:
-        sent = self._probe.sent
-
-        @functools.wraps(original)
-        def __init__(call: Any, work_id: int, fn: Any, args: Any, kwargs: Any) -> None:  # noqa: N807
-            if type(fn) is sent:
-                original(call, work_id, fn.function, args, kwargs)
-                if switch.is_on:
-                    setattr(call, KEY, fn.parcel)
-            else:
-                original(call, work_id, fn, args, kwargs)
-
-        return __init__
-
-    # In the worker process.
-
-    def _arrive(self, original: Callable[..., None] | None, switch: Switch) -> Callable[..., Any]:
-        begin = self._in_worker.begin
-
-        def __setstate__(call: Any, state: dict[str, Any]) -> None:  # noqa: N807
-            parcel = state.pop(KEY, None)
-            if original is None:
-                call.__dict__ = state
-            else:
-                original(call, state)
-            if switch.is_on:
-                begin(call.work_id, parcel, "process", call.fn, call.args)
-
-        return __setstate__
-
-    def _answer(self, original: Callable[..., None], switch: Switch) -> Callable[..., Any]:
-        end = self._in_worker.end
-
-        @functools.wraps(original)
-        def __init__(  # noqa: N807
-            item: Any,
-            work_id: int,
-            /,
-            exception: Any = None,
-            result: Any = None,
-            exit_pid: int | None = None,
-            **more: Any,
-        ) -> None:
-            if exit_pid is not None:  # CPython 3.10 knows none
-                more["exit_pid"] = exit_pid
-            original(item, work_id, exception, result, **more)
-            if switch.is_on:
-                timing = (
-                    end(work_id, None, None)
-                    if exception is None
-                    else end(work_id, getattr(exception, "exc", None), getattr(exception, "tb", None))
-                )
-                if timing is not None:
-                    setattr(item, KEY, timing)
-
-        return __init__

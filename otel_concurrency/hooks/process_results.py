@@ -1,7 +1,8 @@
-"""What a submitting process hears of a `ProcessPoolExecutor`'s items: a result, or why there will be none.
+"""Why a submitting process will hear no result of a `ProcessPoolExecutor`'s item.
 
-A result, an item that cannot be pickled, a shutdown that cancels, and the end of a broken pool pass through
-one method each, in the pool's own threads. Leans on CPython `concurrent/futures/process.py`, 3.10 to 3.15.
+An item that cannot be pickled, a shutdown that cancels, and the end of a broken pool pass through one method
+each, in the pool's own threads; results themselves pass the `Crossing`. Leans on CPython
+`concurrent/futures/process.py`, 3.10 to 3.15.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from otel_concurrency.hooks.patch import Switch
-from otel_concurrency.hooks.pool_items import KEY, Fence, now_ns
+from otel_concurrency.hooks.pool_items import Fence, now_ns
 from otel_concurrency.hooks.worker_crashes import Workers
 from otel_concurrency.probes.pure import type_name
 from otel_concurrency.probes.work import PoolProbe
@@ -33,26 +34,6 @@ class ProcessResults:
         self._sent = sent
         self._probe_of = probe_of
         self._fence = fence
-
-    def take(self, original: Callable[..., Any], switch: Switch) -> Callable[..., Any]:
-        """Replace `_ExecutorManagerThread.process_result_item`."""
-        fence, sent = self._fence, self._sent
-
-        @functools.wraps(original)
-        def process_result_item(manager: Any, result: Any) -> None:
-            if switch.is_on:  # first: done after, it would fight with whoever waits for the result
-                try:
-                    number = getattr(result, "work_id", None)  # up to 3.12 it may be a process id instead
-                    work = manager.pending_work_items.get(number)
-                    if work is not None and type(work.fn) is sent:
-                        error = result.exception
-                        error_type = None if error is None else type_name(type(error))
-                        work.fn.done(now_ns(), vars(result).get(KEY), error_type)
-                except Exception:
-                    fence.log_once()
-            original(manager, result)
-
-        return process_result_item
 
     def fail_to_pickle(self, original: Callable[..., None], switch: Switch) -> Callable[..., Any]:
         """Replace `_SafeQueue._on_queue_feeder_error`."""

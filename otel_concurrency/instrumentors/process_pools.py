@@ -40,7 +40,7 @@ class ProcessPoolInstrumentor(BaseInstrumentor):
         items = ProcessItems(spans=config.process_spans)
         origin = getattr(opentelemetry_context._RUNTIME_CONTEXT, "_current_context", None)
         self._hooks = (
-            ProcessPoolHook(self._work.probe, capture=capture, observer=items),
+            ProcessPoolHook(self._work.probe, capture=capture, observer=items, context_var=origin),
             MultiprocessingPoolHook(self._work.probe, capture=capture, observer=items, origin=origin),
         )
         for hook in self._hooks:

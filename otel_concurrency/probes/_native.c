@@ -3,9 +3,10 @@
    The pure twin is probes/pure.py, the tests are the same. On CPython 3.10 to 3.13 a proxy around the coroutine sees the
    steps (native_source/proxy.h), from 3.14 a context watcher (native_source/watcher.h). The work probe: a row per pool
    (native_source/work.h; its twin is probes/pure_work.py), and what pools send to other processes (native_source/sent.h,
-   probes/pure_sent.py). Loop timers: native_source/loop_time.h and libuv.h (their twin is probes/pure_loop_time.py). No
-   probe, but in need of C: native_source/repeat.h and shortcut.h. Hot paths call no OpenTelemetry API and run no Python code but the
-   coroutine. All state belongs to one module instance, so to one interpreter. */
+   probes/pure_sent.py), on their way over and back (native_source/crossing.h and stations.h, probes/pure_crossing.py).
+   Loop timers: native_source/loop_time.h and libuv.h (their twin is probes/pure_loop_time.py). No probe, but in need of C:
+   native_source/repeat.h and shortcut.h. Hot paths call no OpenTelemetry API and run no Python code but the coroutine. All
+   state belongs to one module instance, so to one interpreter. */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -30,6 +31,8 @@ typedef struct ModuleState {
     PyTypeObject *pool_type;
     PyTypeObject *work_type;
     PyTypeObject *sent_type;
+    PyTypeObject *crossing_type;
+    PyTypeObject *station_type;
     PyTypeObject *timer_type;
     PyTypeObject *timed_select_type;
     PyTypeObject *watch_type;
@@ -46,6 +49,16 @@ typedef struct ModuleState {
     PyObject *name_close;
     PyObject *name_must_cancel;
     PyObject *name_get;
+    PyObject *name_work_id;
+    PyObject *name_fn;
+    PyObject *name_args;
+    PyObject *name_failure;
+    PyObject *name_exc;
+    PyObject *name_tb;
+    PyObject *name_pending_work_items;
+    PyObject *name_key;
+    PyObject *name_process;
+    PyObject *name_dict;
 #ifdef WATCH_CONTEXTS
     PyTypeObject *entry_type;
     PyObject *task_died;
@@ -108,6 +121,7 @@ context_of_frame(ThreadSlot *slot)
 #include "native_source/repeat.h"
 #include "native_source/shortcut.h"
 #include "native_source/work.h"
+#include "native_source/crossing.h"
 #include "native_source/loop_time.h"
 #include "native_source/libuv.h"
 #include "native_source/watch.h"
@@ -660,6 +674,16 @@ module_exec(PyObject *module)
         {&state->name_cr_frame, "cr_frame"},      {&state->name_send, "send"},
         {&state->name_throw, "throw"},            {&state->name_close, "close"},
         {&state->name_must_cancel, "_must_cancel"}, {&state->name_get, "get"},
+        {&state->name_work_id, "work_id"},
+        {&state->name_fn, "fn"},
+        {&state->name_args, "args"},
+        {&state->name_failure, "exception"},
+        {&state->name_exc, "exc"},
+        {&state->name_tb, "tb"},
+        {&state->name_pending_work_items, "pending_work_items"},
+        {&state->name_key, "_otel_concurrency"},
+        {&state->name_process, "process"},
+        {&state->name_dict, "__dict__"},
 #ifdef WATCH_CONTEXTS
         {&state->name_context, "context"},        {&state->name_get_context, "get_context"},
         {&state->name_done, "done"},              {&state->name_cancelled, "cancelled"},
@@ -683,9 +707,12 @@ module_exec(PyObject *module)
     state->pool_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &pool_spec, NULL);
     state->work_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &work_spec, NULL);
     state->sent_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &sent_spec, NULL);
+    state->crossing_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &crossing_spec, NULL);
+    state->station_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &station_spec, NULL);
     if (state->work_probe_type == NULL || state->pool_type == NULL || state->work_type == NULL
-        || state->sent_type == NULL || PyModule_AddType(module, state->work_probe_type) < 0
-        || PyModule_AddType(module, state->sent_type) < 0) {
+        || state->sent_type == NULL || state->crossing_type == NULL || state->station_type == NULL
+        || PyModule_AddType(module, state->work_probe_type) < 0 || PyModule_AddType(module, state->sent_type) < 0
+        || PyModule_AddType(module, state->crossing_type) < 0) {
         return -1;
     }
     state->timer_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &timer_spec, NULL);
@@ -730,6 +757,8 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->pool_type);
     Py_VISIT(state->work_type);
     Py_VISIT(state->sent_type);
+    Py_VISIT(state->crossing_type);
+    Py_VISIT(state->station_type);
     Py_VISIT(state->timer_type);
     Py_VISIT(state->timed_select_type);
     Py_VISIT(state->watch_type);
@@ -753,6 +782,8 @@ module_clear(PyObject *module)
     Py_CLEAR(state->pool_type);
     Py_CLEAR(state->work_type);
     Py_CLEAR(state->sent_type);
+    Py_CLEAR(state->crossing_type);
+    Py_CLEAR(state->station_type);
     Py_CLEAR(state->timer_type);
     Py_CLEAR(state->timed_select_type);
     Py_CLEAR(state->watch_type);
@@ -788,6 +819,16 @@ module_free(void *module)
     Py_CLEAR(state->name_close);
     Py_CLEAR(state->name_must_cancel);
     Py_CLEAR(state->name_get);
+    Py_CLEAR(state->name_work_id);
+    Py_CLEAR(state->name_fn);
+    Py_CLEAR(state->name_args);
+    Py_CLEAR(state->name_failure);
+    Py_CLEAR(state->name_exc);
+    Py_CLEAR(state->name_tb);
+    Py_CLEAR(state->name_pending_work_items);
+    Py_CLEAR(state->name_key);
+    Py_CLEAR(state->name_process);
+    Py_CLEAR(state->name_dict);
 #ifdef WATCH_CONTEXTS
     Py_CLEAR(state->name_context);
     Py_CLEAR(state->name_get_context);

@@ -66,6 +66,33 @@ class Sent:
     def abandon(self) -> None: ...
     def done(self, now_ns: int, timing: tuple[int, int] | None, error_type: str | None, /) -> None: ...
 
+class Crossing:
+    def __init__(
+        self,
+        observer: Callable[..., Any] | None,
+        trouble: Callable[[Exception], object],
+        *,
+        context_var: ContextVar[Any] | None = None,
+    ) -> None: ...
+    def begin(
+        self,
+        key: object,
+        parcel: tuple[dict[str, str], int, str] | None,
+        kind: str,
+        function: Any,
+        args: tuple[Any, ...],
+        /,
+    ) -> None: ...
+    def end(
+        self, key: object, error: BaseException | None, stacktrace: str | None, /
+    ) -> tuple[int, int] | None: ...
+    def finish(self) -> None: ...
+    def unwrap(self, original: Any, /) -> tuple[Any, Callable[[], None]]: ...
+    def take(self, original: Any, /) -> tuple[Any, Callable[[], None]]: ...
+    def arrive(self, original: Any, /) -> tuple[Any, Callable[[], None]]: ...
+    def answer(self, original: Any, /) -> tuple[Any, Callable[[], None]]: ...
+    def send_back(self, original: Any, /) -> tuple[Any, Callable[[], None]]: ...
+
 class PoolProbe:
     is_closing: bool
     @property
@@ -75,8 +102,7 @@ class PoolProbe:
         self,
         function: Callable[..., Any],
         args: tuple[Any, ...],
-        carrier: dict[str, str],
-        submitted_ns: int,
+        capture: Callable[[], dict[str, str]],
         /,
     ) -> Sent: ...
     def submitted(self) -> None: ...

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextvars
+from collections.abc import Callable
 from typing import Any
 
 from otel_concurrency.probes import _native
+from otel_concurrency.probes.crossing import Crossing, Observer
 from otel_concurrency.probes.functions import function_name
 from otel_concurrency.probes.native import histogram_state
 from otel_concurrency.probes.work import (
@@ -51,6 +53,16 @@ class NativeWorkProbe:
     def pool(self, name: str, kind: PoolKind) -> PoolProbe:
         """Return a new pool's probe; pools of one name and kind share a row."""
         return self._native.pool(name, kind)
+
+    def crossing(
+        self,
+        observer: Observer | None,
+        trouble: Callable[[Exception], object],
+        *,
+        context_var: contextvars.ContextVar[Any] | None = None,
+    ) -> Crossing:
+        """Return what takes note of work items on their way to other processes and back."""
+        return _native.Crossing(observer, trouble, context_var=context_var)
 
     def read(self) -> list[PoolRow]:
         """Return each row, exemplars drained."""

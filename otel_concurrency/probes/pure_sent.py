@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -25,22 +26,28 @@ class PureSent:
         "parcel",
     )
 
+    function: Callable[..., Any]
+
     def __init__(
         self,
         pool: PurePoolProbe,
         function: Callable[..., Any],
         args: tuple[Any, ...],
-        carrier: dict[str, str],
-        submitted_ns: int,
+        capture: Callable[[], dict[str, str]],
     ) -> None:
-        self._has_ended = False
+        self._has_ended = True  # until it is counted as submitted
         self._otel_concurrency_pool = pool
         self._generation = pool.probe.generation
-        self.function = function
+        self.function = function.function if isinstance(function, PureSent) else function
         self._args = args
-        self.parcel = (carrier, submitted_ns, pool.name)
+        submitted_ns = time.monotonic_ns()  # compared with the worker's, so no other clock
         self._origin = None if pool.probe.origin is None else pool.probe.origin.get(None)
+        carrier = capture() if self._origin or pool.probe.origin is None else {}
+        if type(carrier) is not dict:
+            raise TypeError("a carrier is a dict")
+        self.parcel = (carrier, submitted_ns, pool.name)
         pool.submitted()
+        self._has_ended = False
 
     def __repr__(self) -> str:
         return repr(self.function)

@@ -15,9 +15,11 @@ from collections.abc import Callable
 from types import NoneType
 from typing import Any
 
+from otel_concurrency.probes.crossing import Crossing, Observer
 from otel_concurrency.probes.functions import joined, name_parts
 from otel_concurrency.probes.histogram import Histogram
 from otel_concurrency.probes.pure import type_name
+from otel_concurrency.probes.pure_crossing import PureCrossing
 from otel_concurrency.probes.pure_sent import PureSent
 from otel_concurrency.probes.work import (
     MAX_ERROR_TYPES,
@@ -115,6 +117,16 @@ class PureWorkProbe:
                 key = (OTHER, kind)
             row = self._rows.setdefault(key, _Row(*key))
         return PurePoolProbe(self, row)
+
+    def crossing(
+        self,
+        observer: Observer | None,
+        trouble: Callable[[Exception], object],
+        *,
+        context_var: contextvars.ContextVar[Any] | None = None,
+    ) -> Crossing:
+        """Return what takes note of work items on their way to other processes and back."""
+        return PureCrossing(observer, trouble, context_var=context_var)
 
     def read(self) -> list[PoolRow]:
         """Return each row, exemplars drained."""
@@ -259,12 +271,11 @@ class PurePoolProbe:
         self,
         function: Callable[..., Any],
         args: tuple[Any, ...],
-        carrier: dict[str, str],
-        submitted_ns: int,
+        capture: Callable[[], dict[str, str]],
         /,
     ) -> PureSent:
         """Count a work item as submitted, and return what stands for it until it leaves this process."""
-        return PureSent(self, function, args, carrier, submitted_ns)
+        return PureSent(self, function, args, capture)
 
     def submitted(self) -> None:
         """Count a work item that went in unwrapped, accepted."""

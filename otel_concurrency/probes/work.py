@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from contextvars import Context
+from contextvars import Context, ContextVar
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from otel_concurrency.probes.crossing import Crossing, Observer
 from otel_concurrency.probes.histogram import HistogramState, merge_states
 
 OTHER = "_other"
@@ -165,19 +166,17 @@ class PoolProbe(Protocol):
         self,
         function: Callable[..., Any],
         args: tuple[Any, ...],
-        carrier: dict[str, str],
-        submitted_ns: int,
+        capture: Callable[[], dict[str, str]],
         /,
     ) -> Sent:
-        """Count a work item as submitted, and return what stands for it until it leaves this process.
+        """Count a work item as submitted, now, and return what stands for it until it leaves this process.
 
         Exemplars of its times keep the origin variable's value of now.
 
         Args:
-            function: What was submitted.
+            function: What was submitted; one that is a `Sent` already is taken out of it.
             args: Its positional arguments, for where the function is one of them.
-            carrier: What travels beside it.
-            submitted_ns: When it was handed in.
+            capture: Returns what travels beside it; not called where the origin variable is known, and empty.
         """
         ...
 
@@ -237,6 +236,23 @@ class WorkProbe(Protocol):
 
     def pool(self, name: str, kind: PoolKind) -> PoolProbe:
         """Return a new pool's probe; pools of one name and kind share a row."""
+        ...
+
+    def crossing(
+        self,
+        observer: Observer | None,
+        trouble: Callable[[Exception], object],
+        *,
+        context_var: ContextVar[Any] | None = None,
+    ) -> Crossing:
+        """Return what takes note of work items on their way to other processes and back.
+
+        Args:
+            observer: Called around each item that this process runs as a worker.
+            trouble: Called with an exception that came up in there.
+            context_var: An item that brings nothing does not bother the observer while this is empty; and
+                the observer may return a token of it.
+        """
         ...
 
     def read(self) -> list[PoolRow]:

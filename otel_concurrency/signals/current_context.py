@@ -14,13 +14,13 @@ from opentelemetry import context as opentelemetry_context
 from opentelemetry.context import Context
 
 _variable: Any = getattr(opentelemetry_context._RUNTIME_CONTEXT, "_current_context", None)
-_is_default = isinstance(_variable, ContextVar)
+is_default = isinstance(_variable, ContextVar)
 
-get_current: Callable[[], Context] = _variable.get if _is_default else opentelemetry_context.get_current
+get_current: Callable[[], Context] = _variable.get if is_default else opentelemetry_context.get_current
 """Return the current context."""
 
-attach: Callable[[Context], Any] = _variable.set if _is_default else opentelemetry_context.attach
+attach: Callable[[Context], Any] = _variable.set if is_default else opentelemetry_context.attach
 """Make a context the current one; returns a token."""
 
-detach: Callable[[Any], None] = _variable.reset if _is_default else opentelemetry_context.detach
+detach: Callable[[Any], None] = _variable.reset if is_default else opentelemetry_context.detach
 """Put back what was current before a token was given; raises where the token is another context's."""

@@ -6,7 +6,9 @@ variables (a decimal context, say) is there for the next item, as it is without 
 
 from __future__ import annotations
 
+import functools
 import os
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -16,12 +18,12 @@ from opentelemetry.environment_variables import OTEL_PYTHON_TRACER_PROVIDER
 from opentelemetry.trace import SpanKind, StatusCode
 
 from otel_concurrency._version import __version__
-from otel_concurrency.hooks.pool_items import Carrier, End
+from otel_concurrency.probes.crossing import Carrier, End, Late
 from otel_concurrency.probes.functions import function_name
 from otel_concurrency.probes.pure import type_name
 from otel_concurrency.signals import names
 from otel_concurrency.signals.carriers import extract
-from otel_concurrency.signals.current_context import attach, detach, get_current
+from otel_concurrency.signals.current_context import attach, detach, get_current, is_default
 
 NS = 1_000_000_000
 
@@ -70,7 +72,8 @@ class ProcessItems:
             )
             return _ender(attach(trace.set_span_in_context(span, context)), span)
         token = attach(context)
-        return lambda error, stacktrace: detach(token)
+        # A token of the variable that the crossing knows needs no call of ours to put it back.
+        return token if is_default else lambda error, stacktrace: detach(token)
 
 
 def _is_sampled(context: Context) -> bool:
@@ -91,13 +94,18 @@ def _name_in_submitter(name: str) -> str:
 
 
 def _ender(token: object, span: trace.Span) -> End:
-    def end(error: BaseException | None, stacktrace: str | None) -> None:
+    def end(error: BaseException | None, stacktrace: str | None) -> Late:
         detach(token)
-        if error is not None and span.is_recording():
-            kind = type_name(type(error))
-            span.set_attribute(names.ERROR_TYPE, kind)
-            span.record_exception(error, {"exception.stacktrace": stacktrace or ""})
-            span.set_status(StatusCode.ERROR, f"{kind}: {error}")
-        span.end()
+        return functools.partial(_end, span, error, stacktrace, time.time_ns())
 
     return end
+
+
+def _end(span: trace.Span, error: BaseException | None, stacktrace: str | None, ended_ns: int) -> None:
+    """End the span of an item, now that its result is out: as of when the item ended."""
+    if error is not None and span.is_recording():
+        kind = type_name(type(error))
+        span.set_attribute(names.ERROR_TYPE, kind)
+        span.record_exception(error, {"exception.stacktrace": stacktrace or ""}, ended_ns)
+        span.set_status(StatusCode.ERROR, f"{kind}: {error}")
+    span.end(ended_ns)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from otel_concurrency.hooks.pool_items import Carrier, End
+from otel_concurrency.probes.crossing import Carrier, End
 from otel_concurrency.probes.functions import function_name
 from otel_concurrency.probes.work import PoolRow, WorkProbe
 

@@ -35,6 +35,7 @@ PATCHED = (
     (process._CallItem, "__init__"),
     (process._CallItem, "__setstate__"),
     (process._ResultItem, "__init__"),
+    (process, "_sendback_result"),
     (process._SafeQueue, "_on_queue_feeder_error"),
     (process._ExecutorManagerThread, "process_result_item"),
     (process._ExecutorManagerThread, "flag_executor_shutting_down"),
@@ -207,6 +208,29 @@ def test_a_worker_has_the_carrier_and_times_what_it_runs(
     )
     assert diary.entries() == ([entry(), entry(add), entry(add)] if timed else [])
     assert os.getpid() not in diary.processes()
+
+
+@pytest.mark.parametrize("function", [pools.double, pools.return_a_lambda], ids=["returns", "fails"])
+def test_nobody_waits_for_what_is_left_to_do_of_an_item(
+    probe: WorkProbe, tmp_path: Path, function: Callable[..., Any]
+) -> None:
+    """The worker finishes its item when somebody writes into the pipe: after the result has come back."""
+    os.mkfifo(tmp_path / "pipe")
+
+    def finish() -> None:
+        (tmp_path / "finished").write_text(pools.wait_for(str(tmp_path / "pipe")))
+
+    hook = ProcessPoolHook(probe, observer=lambda *_: lambda error, stacktrace: finish)
+    hook.install()
+    try:
+        with pool_of() as pool:
+            future = pool.submit(function, *([1] if function is pools.double else []))
+            future.exception(30)
+            assert not (tmp_path / "finished").exists()
+            (tmp_path / "pipe").write_text("once")
+    finally:
+        hook.remove()
+    assert (tmp_path / "finished").read_text() == "once"
 
 
 def test_queue_run_and_transfer_time_add_up(

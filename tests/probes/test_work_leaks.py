@@ -121,25 +121,35 @@ def told(pool: PoolProbe) -> None:
     )
 
 
+def carrier() -> dict[str, str]:
+    return {"key": "".join(["va", "lue"])}
+
+
 def sent(pool: PoolProbe) -> None:
     for timing in (None, (1, 2)):
-        pool.send(passes, (1, []), {"key": "".join(["va", "lue"])}, 1).done(4, timing, None)
-        pool.send("".join, ([],), {}, 1).done(4, timing, "".join(["Er", "ror"]))
+        pool.send(passes, (1, []), carrier).done(4, timing, None)
+        pool.send("".join, ([],), dict).done(4, timing, "".join(["Er", "ror"]))
     for end in ("reject", "cancel", "abandon"):
-        getattr(pool.send(passes, (), {}, 1), end)()
-    pool.send(passes, ([],), {}, 1)
+        getattr(pool.send(passes, (), dict), end)()
+    pool.send(passes, ([],), dict)
+    pool.send(pool.send(passes, ([],), dict), (), dict)  # type: ignore[arg-type]
     held: list[Any] = []
-    held.append(pool.send(lambda: held, (held,), {}, 1))
+    held.append(pool.send(lambda: held, (held,), dict))
+    context = contextvars.copy_context()
+    context.run(origin.set, held)
+    context.run(pool.send, passes, (), carrier)
 
 
 def sent_and_meddled_with(pool: PoolProbe) -> None:
-    item: Any = pool.send(passes, (1,), {}, 1)
+    item: Any = pool.send(passes, (1,), dict)
     for meddle in (
         lambda: (repr(item), hash(item), item.parcel, item.function, item(2), item.__reduce__()),
         lambda: item.no_such_attribute,
         lambda: item._otel_concurrency_pool.name,
-        lambda: pool.send(passes, (), {}, None),  # type: ignore[arg-type]
-        lambda: pool.send(passes, None, {}, 1),  # type: ignore[arg-type]
+        lambda: pool.send(passes, (), None),  # type: ignore[arg-type]
+        lambda: pool.send(passes, (), list),  # type: ignore[arg-type]
+        lambda: pool.send(passes, (), lambda: 1 / 0),  # type: ignore[arg-type,return-value]
+        lambda: pool.send(passes, None, dict),  # type: ignore[arg-type]
         lambda: item.done(1, (1,), None),
         lambda: item.done(1, (1, None), None),
         lambda: item.done(None, None, None),
@@ -147,8 +157,50 @@ def sent_and_meddled_with(pool: PoolProbe) -> None:
     ):
         try:
             meddle()
-        except (AttributeError, TypeError, ValueError):
+        except (AttributeError, TypeError, ValueError, ZeroDivisionError):
             pass
+
+
+class Call:
+    def __init__(self, work_id: int, fn: Any, args: Any, kwargs: Any) -> None:
+        self.work_id, self.fn, self.args, self.kwargs = work_id, fn, args, kwargs
+
+
+class Result:
+    def __init__(self, work_id: int, exception: Any = None) -> None:
+        self.work_id, self.exception = work_id, exception
+
+
+def crossed(pool: PoolProbe) -> None:
+    """Over and back again, with all that can go wrong in a worker."""
+    native = type(pool).__module__.endswith("_native")
+    held: list[Any] = []
+    for observer in (None, passes, lambda *_: held, lambda *_: lambda *_: passes, fails):
+        crossing: Any = make_work_probe(native=native).crossing(observer, lambda error: None)
+        held.append(crossing)
+        unwrap, _ = crossing.unwrap(Call.__init__)
+        arrive, _ = crossing.arrive(None)
+        answer, _ = crossing.answer(Result.__init__)
+        take, off = crossing.take(passes)
+        send_back, _ = crossing.send_back(fails)
+        call, arrived, result = Call.__new__(Call), Call.__new__(Call), Result.__new__(Result)
+        sent = pool.send(passes, ([],), carrier)
+        unwrap(call, 7, sent, ([],), {})
+        for state in (dict(vars(call)), {**vars(call), "_otel_concurrency": None}, {}):
+            arrive(arrived, state)
+            for failure in (None, Result(1), type("Failure", (), {"exc": KeyError(), "tb": "…"})()):
+                answer(result, 7, exception=failure)
+            result.exception = ValueError()
+            manager: Any = type("Manager", (), {"pending_work_items": {7: type("Work", (), {"fn": sent})}})
+            take(manager, result)
+            for station, wrong in ((take, (1, result)), (arrive, (1,)), (send_back, (7,))):
+                try:
+                    station(*wrong)
+                except (AttributeError, TypeError, ValueError):
+                    pass
+        crossing.finish()
+        off()
+        take.__get__(manager)(result)
 
 
 class Caller:
@@ -161,7 +213,7 @@ class Caller:
 
 STORIES: list[Callable[[PoolProbe], None]] = [
     finished, failed, let_go, refused, entered_already, in_a_cycle, of_every_kind, made_anew,
-    meddled_with, told, sent, sent_and_meddled_with,
+    meddled_with, told, sent, sent_and_meddled_with, crossed,
 ]  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextvars import Token
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from otel_concurrency.hooks.pool_items import End
+from otel_concurrency.probes.crossing import End
 from otel_concurrency.signals.process_items import ProcessItems
 
 SAMPLED = {"traceparent": "00-0000000000000000000000000000000a-000000000000000b-01", "baggage": "who=me"}
@@ -41,6 +42,14 @@ def begin(items: ProcessItems, carrier: dict[str, str], function: Any = len) -> 
     return items(function, ("ab",), carrier, "pool", "process", 1_500_000_000)
 
 
+def finish(end: End, error: BaseException | None = None, stacktrace: str | None = None) -> Any:
+    """End an item as its worker does, and return what is left for when its result is out."""
+    if isinstance(end, Token):
+        context.detach(end)
+        return None
+    return end(error, stacktrace)
+
+
 def current() -> tuple[int, int]:
     span = trace.get_current_span().get_span_context()
     return span.trace_id, span.span_id
@@ -53,7 +62,10 @@ def test_an_item_in_a_sampled_span_gets_one_of_its_own(
     assert end is not None
     inside = current()
     assert baggage.get_all() == {"who": "me"}
-    end(None, None)
+    late = finish(end)
+    assert exporter.get_finished_spans() == ()
+    assert trace.get_current_span() is trace.INVALID_SPAN
+    late()
     (span,) = exporter.get_finished_spans()
     assert span.context is not None
     assert span.parent is not None
@@ -78,7 +90,7 @@ def test_a_failure_is_on_the_span_with_the_workers_traceback(
 ) -> None:
     end = begin(items, SAMPLED)
     assert end is not None
-    end(KeyError("lost"), "Traceback …")
+    finish(end, KeyError("lost"), "Traceback …")()
     (span,) = exporter.get_finished_spans()
     assert (span.status.status_code, span.status.description) == (StatusCode.ERROR, "KeyError: 'lost'")
     assert (span.attributes or {})["error.type"] == "KeyError"
@@ -99,7 +111,7 @@ def test_without_a_sampled_span_or_switched_off_the_item_sees_its_submitters(
     end = begin(items, carrier)
     assert end is not None
     assert current() == (0xA, 0xB)
-    end(None, None)
+    assert finish(end) is None
     assert exporter.get_finished_spans() == ()
 
 
@@ -114,7 +126,7 @@ def test_an_item_with_nothing_to_carry_does_not_see_the_span_that_its_worker_was
     end = begin(items, {})
     assert end is not None
     assert baggage.get_all() == {}
-    end(None, None)
+    assert finish(end) is None
     assert baggage.get_all() == {"made": "inside"}
     context.detach(token)
 
@@ -128,7 +140,7 @@ def test_a_function_of_a_spawned_main_module_keeps_the_submitters_name(
     work.__module__, work.__qualname__ = "__mp_main__", "work"
     end = begin(items, SAMPLED, work)
     assert end is not None
-    end(None, None)
+    finish(end)()
     assert [span.name for span in exporter.get_finished_spans()] == ["__main__.work"]
 
 
@@ -139,4 +151,4 @@ def test_without_a_tracer_provider_nobody_makes_a_span(
     end = begin(items, SAMPLED)
     assert end is not None
     assert current() == (0xA, 0xB)
-    end(None, None)
+    assert finish(end) is None

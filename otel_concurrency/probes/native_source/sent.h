@@ -92,29 +92,24 @@ ns_of(PyObject *number, int64_t *ns)
     return value == -1 && PyErr_Occurred() ? -1 : 0;
 }
 
-static PyObject *
-sent_done(Sent *sent, PyObject *const *args, Py_ssize_t count)
+/* Count its end; `timing` NULL: unknown; `error_type` NULL: it returned. -1 with an exception: nonsense. */
+static int
+sent_tell(Sent *sent, int64_t now_ns, PyObject *timing, PyObject *error_type)
 {
-    int64_t now_ns;
-    End end = {.queue_ns = -1, .run_ns = -1, .transfer_ns = -1, .origin = sent->origin};
-    if (count != 3 || (args[1] != Py_None && (!PyTuple_Check(args[1]) || PyTuple_GET_SIZE(args[1]) != 2))
-        || (args[2] != Py_None && !PyUnicode_CheckExact(args[2]))) {
-        PyErr_SetString(PyExc_TypeError, "done() takes a time, two durations or None, and an error's name or None");
-        return NULL;
-    }
-    if (ns_of(args[0], &now_ns) < 0) {
-        return NULL;
-    }
-    if (args[1] != Py_None) {
-        if (ns_of(PyTuple_GET_ITEM(args[1], 0), &end.queue_ns) < 0 || ns_of(PyTuple_GET_ITEM(args[1], 1), &end.run_ns) < 0) {
-            return NULL;
+    End end = {.queue_ns = -1, .run_ns = -1, .transfer_ns = -1, .error_type = error_type, .origin = sent->origin};
+    if (timing != NULL) {
+        if (!PyTuple_Check(timing) || PyTuple_GET_SIZE(timing) != 2) {
+            PyErr_SetString(PyExc_TypeError, "a timing is two durations");
+            return -1;
+        }
+        if (ns_of(PyTuple_GET_ITEM(timing, 0), &end.queue_ns) < 0 || ns_of(PyTuple_GET_ITEM(timing, 1), &end.run_ns) < 0) {
+            return -1;
         }
         double rest = (double)(now_ns - sent->submitted_ns) - (double)end.queue_ns - (double)end.run_ns;
         end.transfer_ns = rest > 0 ? (int64_t)rest : 0;
     }
-    end.error_type = args[2] != Py_None ? args[2] : NULL;
     if (!sent_end(sent)) {
-        Py_RETURN_NONE;
+        return 0;
     }
     Py_INCREF(sent); /* naming may run code of others */
     WorkProbe *probe = sent->pool->probe;
@@ -127,6 +122,21 @@ sent_done(Sent *sent, PyObject *const *args, Py_ssize_t count)
         }
     }
     Py_DECREF(sent);
+    return 0;
+}
+
+static PyObject *
+sent_done(Sent *sent, PyObject *const *args, Py_ssize_t count)
+{
+    int64_t now_ns;
+    if (count != 3 || (args[2] != Py_None && !PyUnicode_CheckExact(args[2]))) {
+        PyErr_SetString(PyExc_TypeError, "done() takes a time, two durations or None, and an error's name or None");
+        return NULL;
+    }
+    if (ns_of(args[0], &now_ns) < 0
+        || sent_tell(sent, now_ns, args[1] != Py_None ? args[1] : NULL, args[2] != Py_None ? args[2] : NULL) < 0) {
+        return NULL;
+    }
     Py_RETURN_NONE;
 }
 
@@ -202,29 +212,51 @@ static PyType_Spec sent_spec = {
     .slots = sent_slots,
 };
 
+/* Call `capture` where there may be something to carry. */
+static PyObject *
+carrier_of(WorkProbe *probe, PyObject *origin, PyObject *capture)
+{
+    if (origin == NULL && probe->origin_var != NULL) {
+        return PyDict_New();
+    }
+    PyObject *carrier = PyObject_CallNoArgs(capture);
+    if (carrier != NULL && !PyDict_CheckExact(carrier)) {
+        PyErr_SetString(PyExc_TypeError, "a carrier is a dict");
+        Py_CLEAR(carrier);
+    }
+    return carrier;
+}
+
 static PyObject *
 pool_send(PoolProbe *pool, PyObject *const *arguments, Py_ssize_t count)
 {
-    int64_t submitted_ns;
-    if (count != 4 || !PyTuple_Check(arguments[1])) {
-        PyErr_SetString(PyExc_TypeError, "send() takes a function, its positional arguments, a carrier and a time");
-        return NULL;
-    }
-    if (ns_of(arguments[3], &submitted_ns) < 0) {
+    if (count != 3 || !PyTuple_Check(arguments[1])) {
+        PyErr_SetString(PyExc_TypeError, "send() takes a function, its positional arguments, and what captures");
         return NULL;
     }
     WorkProbe *probe = pool->probe;
     PyTypeObject *type = probe->state->sent_type;
-    PyObject *parcel = PyTuple_Pack(3, arguments[2], arguments[3], pool->row->name);
+    PyObject *function = arguments[0];
+    if (type != NULL && Py_IS_TYPE(function, type) && ((Sent *)function)->function != NULL) {
+        function = ((Sent *)function)->function;
+    }
+    int64_t submitted_ns = system_monotonic_ns(); /* compared with the worker's */
+    PyObject *origin = work_origin(probe);
+    PyObject *carrier = carrier_of(probe, origin, arguments[2]);
+    PyObject *submitted = carrier != NULL ? PyLong_FromLongLong(submitted_ns) : NULL;
+    PyObject *parcel = submitted != NULL ? PyTuple_Pack(3, carrier, submitted, pool->row->name) : NULL;
+    Py_XDECREF(carrier);
+    Py_XDECREF(submitted);
     Sent *sent = parcel != NULL && type != NULL ? PyObject_GC_New(Sent, type) : NULL;
     if (sent == NULL) {
         Py_XDECREF(parcel);
+        Py_XDECREF(origin);
         return PyErr_Occurred() ? NULL : PyErr_NoMemory(); /* without a type: the module is being taken apart */
     }
-    sent->function = Py_NewRef(arguments[0]);
+    sent->function = Py_NewRef(function);
     sent->args = Py_NewRef(arguments[1]);
     sent->parcel = parcel;
-    sent->origin = work_origin(probe);
+    sent->origin = origin;
     sent->pool = (PoolProbe *)Py_NewRef((PyObject *)pool);
     sent->submitted_ns = submitted_ns;
     sent->generation = probe->generation;
