@@ -22,8 +22,8 @@ async def handle() -> None:
 
 async def main() -> None:
     gc.disable()
-    for _ in range(30):  # little by little: to make them is no stall
-        heap.extend([number] for number in range(100_000))
+    for _ in range(1_500):  # little by little: to make them is no stall, on a busy machine either
+        heap.extend([number] for number in range(2_000))
         await asyncio.sleep(0)
     for _ in range(3):
         await asyncio.create_task(handle())

@@ -13,18 +13,21 @@ from opentelemetry import trace
 from running import run
 
 tracer = trace.get_tracer("example")
+has_work, is_over = threading.Event(), threading.Event()
 
 
-def count(is_over: threading.Event) -> None:
-    while not is_over.is_set():
+def count() -> None:
+    while has_work.wait() and not is_over.is_set():
         sum(range(1_000))
 
 
 async def handle() -> None:
     with tracer.start_as_current_span("request"):
+        has_work.set()
         ends = time.thread_time() + 0.08
         while time.thread_time() < ends:
             sum(range(1_000))
+        has_work.clear()
 
 
 async def main() -> None:
@@ -33,11 +36,11 @@ async def main() -> None:
         await asyncio.sleep(0.1)
 
 
-is_over = threading.Event()
-threads = [threading.Thread(target=count, args=(is_over,)) for _ in range(4)]
+threads = [threading.Thread(target=count) for _ in range(4)]
 for thread in threads:
     thread.start()
 run(main())
 is_over.set()
+has_work.set()
 for thread in threads:
     thread.join()

@@ -16,7 +16,7 @@ tracer = trace.get_tracer("example")
 
 async def handle() -> None:
     with tracer.start_as_current_span("request"):
-        re.match(r"(a+)+$", "a" * 23 + "b")
+        re.match(r"(a+)+$", "a" * 24 + "b")
 
 
 async def main() -> None:

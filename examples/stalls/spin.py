@@ -18,7 +18,7 @@ async def wait_for_it(seconds: float) -> None:
 
 
 async def main() -> None:
-    await asyncio.create_task(wait_for_it(4))
+    await asyncio.create_task(wait_for_it(5))
     await asyncio.sleep(1)
 
 

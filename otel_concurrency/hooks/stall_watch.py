@@ -23,7 +23,7 @@ from otel_concurrency.probes.stall_cause import MAJORITY, UNKNOWN, Evidence, cau
 from otel_concurrency.probes.tasks import SlowStep
 from otel_concurrency.probes.thread_clock import cpu_ns, runqueue_ns
 from otel_concurrency.probes.thread_states import call_classifier
-from otel_concurrency.probes.watch import Wake
+from otel_concurrency.probes.watch import UNSEEN, Seen, Wake
 
 SAMPLE_S = 0.025
 """How often a stall that is on is looked at."""
@@ -96,7 +96,7 @@ class StallWatch:
             self._spins.forget(known)
             self._seen.pop(known, None)
         for position, run in enumerate(runs):
-            self._look(run, wake, wake if position == wake.loop else None)
+            self._look(run, wake, wake.seen[position])
         self._tell_unseen(runs, wake)
         now_ns = self._clock()
         if self._incidents:
@@ -113,7 +113,7 @@ class StallWatch:
     def _is_armed(self, now_ns: int) -> bool:
         return not self._sees_stalls and now_ns < self._armed_until_ns
 
-    def _look(self, run: WatchedRun, wake: Wake, found: Wake | None) -> None:
+    def _look(self, run: WatchedRun, wake: Wake, seen: Seen) -> None:
         reading = run.timed.timer.read()
         now_ns = self._clock()
         began_ns = now_ns - reading.iteration_ns
@@ -125,29 +125,34 @@ class StallWatch:
             incident = None
         if reading.iteration_ns >= self._threshold_ns:
             if incident is None:
-                incident = self._incidents[run] = self._begin(run, began_ns, now_ns, found)
+                incident = self._incidents[run] = self._begin(run, began_ns, now_ns, seen)
             incident.durations_ns = reading.durations.sum_ns
-            self._sample(incident, run, now_ns, wake)
+            self._sample(incident, run, now_ns, wake.gil_ns, seen.kept_ns)
             return
         self._seen[run] = _Look(now_ns, reading.active_ns, cpu_ns(run.cpu_clock), self._runqueue_ns(run))
         self._spins.look(run, reading, now_ns)
 
-    def _begin(self, run: WatchedRun, began_ns: int, now_ns: int, found: Wake | None) -> Incident:
+    def _begin(self, run: WatchedRun, began_ns: int, now_ns: int, seen: Seen) -> Incident:
         stall = Stall(run.timed.loop_id, run.timed.loop_type, run.ident, time.time_ns() - (now_ns - began_ns))
-        if found is not None and found.cpu_ns >= 0:  # the wait has seen it before we had the GIL to look
-            queued_ns = found.runqueue_ns if found.runqueue_ns >= 0 else None
-            incident = Incident(stall, began_ns, began_ns + found.seen_ns, found.cpu_ns, queued_ns)
+        if seen.is_on and seen.cpu_ns >= 0:  # the wait has seen it before we had the GIL to look
+            queued_ns = seen.runqueue_ns if seen.runqueue_ns >= 0 else None
+            incident = Incident(
+                stall, self._threshold_ns, began_ns, began_ns + seen.age_ns, seen.cpu_ns, queued_ns
+            )
         else:
             queued_ns = self._runqueue_ns(run)
-            incident = Incident(stall, began_ns, now_ns, cpu_ns(run.cpu_clock), queued_ns)
-        self._culprits.name(stall, run)
+            incident = Incident(stall, self._threshold_ns, began_ns, now_ns, cpu_ns(run.cpu_clock), queued_ns)
         return incident
 
-    def _sample(self, incident: Incident, run: WatchedRun, now_ns: int, wake: Wake) -> None:
+    def _sample(
+        self, incident: Incident, run: WatchedRun, now_ns: int, gil_wait_ns: int, kept_ns: int
+    ) -> None:
         stall = incident.stall
+        if not stall.is_placed:
+            self._culprits.name(stall, run)
         stack = look_at_thread(run.ident)  # first: who reads files may let the thread go on
         state = self._state_of_call(self._read(f"{PROC}/task/{run.native_id}/syscall") or b"")
-        incident.add(stack, state, wake.gil_ns)
+        incident.add(stack, state, gil_wait_ns, kept_ns if kept_ns >= 0 else None)
         incident.measure(
             now_ns,
             cpu_ns(run.cpu_clock),
@@ -207,15 +212,19 @@ class StallWatch:
 
     def _cause_of_unseen(self, step: SlowStep, run: WatchedRun, found: Wake | None) -> str:
         began_ns = step.ended_ns - step.busy_ns
-        evidence = Evidence(step.busy_ns, gc_ns=self._gc_pauses.paused_ns(began_ns, step.ended_ns))
-        if found is not None and found.cpu_ns >= 0 and step.cpu_ns >= 0:
+        evidence = Evidence(
+            step.busy_ns, self._threshold_ns, gc_ns=self._gc_pauses.paused_ns(began_ns, step.ended_ns)
+        )
+        seen = UNSEEN if found is None else found.seen[found.loop]
+        if found is not None and seen.cpu_ns >= 0 and step.cpu_ns >= 0:
             queued_ns = self._runqueue_ns(run)
             evidence = replace(
                 evidence,
-                watched_ns=max(0, step.busy_ns - found.seen_ns),
-                cpu_ns=step.cpu_ns - found.cpu_ns,
-                runqueue_ns=None if queued_ns is None else queued_ns - found.runqueue_ns,
+                watched_ns=max(0, step.busy_ns - seen.age_ns),
+                cpu_ns=step.cpu_ns - seen.cpu_ns,
+                runqueue_ns=None if queued_ns is None else queued_ns - seen.runqueue_ns,
                 gil_waits_ns=(found.gil_ns,),
+                kept_ns=min(found.gil_ns, step.cpu_ns - seen.cpu_ns, seen.kept_ns),
             )
         elif (before := self._seen.get(run)) is not None and before.cpu_ns is not None and step.cpu_ns >= 0:
             # Of the time since the last look only the sum is known; the rest of it may have been busy, too.

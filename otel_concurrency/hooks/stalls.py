@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -46,6 +47,7 @@ class Stall:
         frames: The innermost frames that were seen most often.
         origin: Value of the origin variable where the loop was held: an OpenTelemetry context to `signals/`.
         looks: How often it was looked at; 0: it was over before anybody could.
+        is_placed: Whether the listener has found a span in the origin; until then it is looked for again.
     """
 
     loop_id: int | None
@@ -62,6 +64,7 @@ class Stall:
     frames: tuple[str, ...] = ()
     origin: object = None
     looks: int = 0
+    is_placed: bool = False
 
 
 class StallListener(Protocol):
@@ -97,16 +100,21 @@ class Culprits:
         self._context_of_thread = context_of_thread
 
     def name(self, stall: Stall, run: WatchedRun) -> None:
-        """Put the task, and what is current in it, into the stall; nothing outside of a task's step."""
+        """Put the task, and what is current in it, into the stall; nothing outside of a task's step.
+
+        A task that is in the stall already stays, and what is current in it by now is put there.
+        """
         try:
             task = asyncio.current_task(run.timed.reference())
         except RuntimeError:  # no loop any more
             task = None
-        if task is not None:
+        task_name = task.get_name() if task is not None else ""
+        if stall.task_name and stall.task_name != task_name:
+            return  # the iteration has come to somebody else
+        if task is not None and not stall.task_name:
             coroutine = task.get_coro()
             named = named_by(coroutine) if hasattr(coroutine, "cr_code") else coroutine
-            stall.function = coroutine_name(named)
-            stall.task_name = task.get_name()
+            stall.function, stall.task_name = coroutine_name(named), task_name
         context = self._context_of_thread(run.ident) if self._context_of_thread is not None else None
         if context is None and task is not None:
             get_context = getattr(task, "get_context", None)  # CPython 3.12
@@ -121,6 +129,7 @@ class Incident:
 
     Attributes:
         stall: What is told of it.
+        threshold_ns: From when on an iteration is a stall.
         began_ns: When the iteration began.
         watched_from_ns: Since when the thread's clocks are known.
         cpu_before_ns: CPU time of the thread then.
@@ -130,26 +139,30 @@ class Incident:
     """
 
     stall: Stall
+    threshold_ns: int
     began_ns: int
     watched_from_ns: int
     cpu_before_ns: int | None
     runqueue_before_ns: int | None
     durations_ns: int = 0
     is_told: bool = False
+    _process_before: tuple[int, int] | None = None
     _stacks: Counter[Stack] = field(default_factory=Counter)
     _gil_waits_ns: list[int] = field(default_factory=list)
+    _kept_ns: int | None = None
     _blocked: int = 0
     _looks: int = 0
     _place: tuple[int, int] | None = None
     _has_moved: bool | None = None
 
-    def add(self, stack: Stack | None, state: str, gil_wait_ns: int) -> None:
+    def add(self, stack: Stack | None, state: str, gil_wait_ns: int, kept_ns: int | None = None) -> None:
         """Add one look.
 
         Args:
             stack: What the thread was doing.
             state: What the kernel says that it did; see `thread_states`.
-            gil_wait_ns: What looking had to wait for the GIL.
+            gil_wait_ns: What looking had to wait for the GIL; -1 where it was not measured.
+            kept_ns: CPU time of the thread during that wait; None where nobody tells.
         """
         self.stall.looks += 1
         if state != UNKNOWN_STATE:
@@ -157,6 +170,8 @@ class Incident:
             self._blocked += state in (SLEEP, SYSCALL)
         if gil_wait_ns >= 0 and len(self._gil_waits_ns) < MAX_STACKS:
             self._gil_waits_ns.append(gil_wait_ns)
+        if gil_wait_ns >= 0 and kept_ns is not None:
+            self._kept_ns = max(self._kept_ns or 0, min(gil_wait_ns, kept_ns))
         if stack is not None:
             if self._place is not None:
                 self._has_moved = bool(self._has_moved) or stack.place != self._place
@@ -167,15 +182,20 @@ class Incident:
     def measure(self, now_ns: int, cpu_ns: int | None, runqueue_ns: int | None, gc_ns: int) -> None:
         """Judge by what the thread's clocks tell now; `gc_ns` is the garbage collector's part so far."""
         stall = self.stall
+        process_ns = time.process_time_ns()
+        at_ns, before_ns = self._process_before = self._process_before or (now_ns, process_ns)
         stall.duration_ns = now_ns - self.began_ns
         stall.cause = cause_of(
             Evidence(
                 stall.duration_ns,
+                self.threshold_ns,
                 watched_ns=now_ns - self.watched_from_ns,
                 cpu_ns=_since(self.cpu_before_ns, cpu_ns),
                 runqueue_ns=_since(self.runqueue_before_ns, runqueue_ns),
+                computed_share=(process_ns - before_ns) / (now_ns - at_ns) if now_ns > at_ns else None,
                 gc_ns=gc_ns,
                 gil_waits_ns=tuple(self._gil_waits_ns),
+                kept_ns=self._kept_ns,
                 blocked=self._blocked,
                 looks=self._looks,
                 has_moved=self._has_moved,

@@ -10,6 +10,7 @@ waits.
 
 from __future__ import annotations
 
+import atexit
 import contextvars
 import logging
 import os
@@ -34,7 +35,7 @@ POLL_NS = 50_000_000
 """How often the native wait looks at the loops."""
 
 _JOIN_S = 0.2
-_NO_LOOPS_NS = 3_600_000_000_000
+_NEVER_NS = 3_600_000_000_000
 _EMPTY = contextvars.Context()
 
 _logger = logging.getLogger(__name__)
@@ -110,7 +111,9 @@ class Watchdog:
         """Watch loops that begin to run from now on; a second call changes nothing."""
         if not self._is_on and is_main_interpreter():
             self._is_on = True
+            atexit.register(self._end)  # a stall that is on then is told while somebody still listens
             self._undo = [
+                lambda: atexit.unregister(self._end),
                 fork.before_fork(self._stop),
                 fork.in_parent(self._go_on_soon),
                 fork.in_child(self._begin_in_child),
@@ -135,6 +138,10 @@ class Watchdog:
         """It is over."""
         with self._lock:
             self._runs = tuple(run for run in self._runs if run.timed is not timed)
+
+    def _end(self) -> None:
+        self._is_on = False
+        self._stop()
 
     def _begin(self) -> None:
         self._lock = threading.Lock()
@@ -193,14 +200,10 @@ class Watchdog:
         try:
             while watch is self._watch and not self._is_stopping:
                 runs = self._runs
-                timeout_ns = int((sooner_s or random.uniform(*TICK_S)) * 1e9) if runs else _NO_LOOPS_NS
-                # While an incident is being followed, nobody else has to look for one.
-                loops = (
-                    ()
-                    if sooner_s
-                    else [Watched(run.timed.timer, run.cpu_clock, run.native_id) for run in runs]
-                )
-                wake = watch.wait(loops, timeout_ns, POLL_NS, self._threshold_ns)
+                timeout_ns = int((sooner_s or random.uniform(*TICK_S)) * 1e9) if runs else _NEVER_NS
+                loops = [Watched(run.timed.timer, run.cpu_clock, run.native_id) for run in runs]
+                # While a stall is being followed, it is not to end the wait.
+                wake = watch.wait(loops, timeout_ns, POLL_NS, _NEVER_NS if sooner_s else self._threshold_ns)
                 if wake.was_rung:
                     continue
                 # From here to the look at a stalled loop nothing may let go of the GIL, or the loop goes on.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from otel_concurrency.probes import _native
 from otel_concurrency.probes.native_loop_time import NativeLoopTimer
-from otel_concurrency.probes.watch import Wake, Watched
+from otel_concurrency.probes.watch import UNSEEN, Seen, Wake, Watched
 
 
 class NativeWatch:
@@ -20,13 +20,15 @@ class NativeWatch:
 
     def wait(self, loops: Sequence[Watched], timeout_ns: int, poll_ns: int, threshold_ns: int) -> Wake:
         """Wait until an iteration has lasted for `threshold_ns`, the bell was rung, or the time is over."""
-        seen = [
+        native = [
             (position, (each.timer.native, each.cpu_clock, each.native_id))
             for position, each in enumerate(loops)
             if isinstance(each.timer, NativeLoopTimer)
         ]
-        found, was_rung, seen_ns, cpu_ns, runqueue_ns, gil_ns = self._native.wait(
-            tuple(watched for _, watched in seen), timeout_ns, poll_ns, threshold_ns
+        found, was_rung, gil_ns, told = self._native.wait(
+            tuple(watched for _, watched in native), timeout_ns, poll_ns, threshold_ns
         )
-        position = seen[found][0] if found >= 0 else -1
-        return Wake(position, was_rung, seen_ns, cpu_ns, runqueue_ns, -1 if was_rung else gil_ns)
+        seen = [UNSEEN] * len(loops)
+        for (position, _), each in zip(native, told, strict=True):
+            seen[position] = Seen._make(each)
+        return Wake(native[found][0] if found >= 0 else -1, was_rung, tuple(seen), -1 if was_rung else gil_ns)

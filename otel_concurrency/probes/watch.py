@@ -28,15 +28,34 @@ class Watched(NamedTuple):
     native_id: int
 
 
+class Seen(NamedTuple):
+    """What a wait has seen of a loop's last iteration; in ns, -1 where nobody can tell.
+
+    Attributes:
+        age_ns: How long it had lasted when it was first seen.
+        cpu_ns: CPU time of its thread then.
+        runqueue_ns: Time without a CPU of its thread then.
+        kept_ns: CPU time that its thread took while the one who watches waited for the GIL.
+        is_on: Whether that iteration is the present one.
+    """
+
+    age_ns: int = -1
+    cpu_ns: int = -1
+    runqueue_ns: int = -1
+    kept_ns: int = -1
+    is_on: bool = False
+
+
+UNSEEN = Seen()
+
+
 class Wake(NamedTuple):
     """Why a wait ended.
 
     Attributes:
         loop: Index of the loop whose iteration has lasted too long; -1: none that could be seen.
         was_rung: Whether somebody rang the bell.
-        seen_ns: How long that iteration had lasted when it was first seen.
-        cpu_ns: CPU time of its thread then; -1 where nobody tells.
-        runqueue_ns: Time without a CPU of its thread then; -1 where nobody tells.
+        seen: What it has seen of each loop.
         gil_ns: For how long this thread then waited for the GIL; -1 where it was not measured.
         overshoot_ns: How late the wait ended, where `gil_ns` is not known; else -1.
         delay_ns: How much of that the kernel had no CPU for this thread.
@@ -44,9 +63,7 @@ class Wake(NamedTuple):
 
     loop: int
     was_rung: bool
-    seen_ns: int
-    cpu_ns: int
-    runqueue_ns: int
+    seen: tuple[Seen, ...]
     gil_ns: int
     overshoot_ns: int = -1
     delay_ns: int = 0
@@ -84,7 +101,7 @@ class PureWatch:
         rung = self._bell.acquire(timeout=timeout_ns / 1e9)
         late_ns = time.monotonic_ns() - ends_ns
         delay_ns = (runqueue_ns(native_id) or 0) - before_ns
-        return Wake(-1, rung, 0, -1, -1, -1, -1 if rung else late_ns, delay_ns)
+        return Wake(-1, rung, (UNSEEN,) * len(loops), -1, -1 if rung else late_ns, delay_ns)
 
     def ring(self) -> None:
         """End the wait under way, or the next one; from any thread."""

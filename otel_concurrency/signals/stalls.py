@@ -17,7 +17,7 @@ from opentelemetry.util.types import AnyValue
 from otel_concurrency._version import __version__
 from otel_concurrency.hooks.stalls import Stall
 from otel_concurrency.probes.histogram import Histogram
-from otel_concurrency.probes.stall_cause import SPIN
+from otel_concurrency.probes.stall_cause import CPU_STARVED, SPIN
 from otel_concurrency.probes.tasks import OTHER
 from otel_concurrency.signals import names
 from otel_concurrency.signals.loop_labels import loop_labels
@@ -34,7 +34,8 @@ SETTLED_NS = 5_000_000_000
 """A stall that takes longer is counted before it is over: it may never be."""
 
 SETTLED_LOOKS = 3
-"""Looks after which a cause is told while the stall is still on: one or two may meet an exception."""
+"""Looks after which a cause is told while the stall is still on: one or two may meet an exception. Who has no
+CPU is given `SETTLED_NS`: what else is the matter shows with one."""
 
 TOLD_FRAMES = 3
 """Frames in a span event; the log events have all that were kept."""
@@ -70,18 +71,16 @@ class StallReports:
 
     def stall_seen(self, stall: Stall) -> None:
         """Tell of a stall that is on, in the trace of who holds the loop."""
-        span = trace.get_current_span(stall.origin) if isinstance(stall.origin, Context) else None
-        if span is not None and span.is_recording():
-            self._span_events[id(stall)] = SpanEvent(
-                span, names.STALL_SPAN_EVENT, _attributes(stall, TOLD_FRAMES), stall.began_unix_ns
-            )
+        self._place(stall)
         if stall.cause == SPIN:
             self._tell_start(stall)
 
     def stall_goes_on(self, stall: Stall) -> None:
         """Bring the span event up to date, and tell of the stall when its cause has settled."""
-        if stall.looks >= SETTLED_LOOKS:
+        if stall.looks >= SETTLED_LOOKS and (stall.cause != CPU_STARVED or stall.duration_ns >= SETTLED_NS):
             self._tell_start(stall)
+        if not stall.is_placed:
+            self._place(stall)
         event = self._span_events.get(id(stall))
         if event is not None:
             event.amend(_attributes(stall, TOLD_FRAMES))
@@ -116,6 +115,15 @@ class StallReports:
                 names.EVENTLOOP_STALL_DURATION, [(_labels(*key), state) for key, state in durations]
             ),
         ]
+
+    def _place(self, stall: Stall) -> None:
+        """Add the event to the span of whoever holds the loop, if there is one by now."""
+        span = trace.get_current_span(stall.origin) if isinstance(stall.origin, Context) else None
+        if span is not None and span.is_recording():
+            stall.is_placed = True
+            self._span_events[id(stall)] = SpanEvent(
+                span, names.STALL_SPAN_EVENT, _attributes(stall, TOLD_FRAMES), stall.began_unix_ns
+            )
 
     def _tell_start(self, stall: Stall) -> None:
         if id(stall) not in self._started:

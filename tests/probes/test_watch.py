@@ -11,7 +11,7 @@ import pytest
 
 from otel_concurrency.probes import choice
 from otel_concurrency.probes.thread_clock import clock_of_this_thread
-from otel_concurrency.probes.watch import PureWatch, Watch, Watched, make_watch
+from otel_concurrency.probes.watch import UNSEEN, PureWatch, Wake, Watch, Watched, make_watch
 
 MS = 1_000_000
 NEVER = 60_000 * MS
@@ -81,8 +81,27 @@ def test_a_long_iteration_ends_a_native_wait(stalled: Callable[[], Watched]) -> 
     loop = stalled()
     wake = watch.wait((loop,), NEVER, 10 * MS, 30 * MS)
     assert (wake.loop, wake.was_rung) == (0, False)
-    assert 0 <= wake.seen_ns <= loop.timer.read().iteration_ns
+    [seen] = wake.seen
+    assert 0 <= seen.age_ns <= loop.timer.read().iteration_ns
+    assert seen.is_on
+    assert 0 <= seen.kept_ns <= 10 * MS  # it sleeps
     assert wake.gil_ns >= 0
+
+
+def test_a_watch_tells_who_computed_while_it_waited_for_the_gil(stalled: Callable[[], Watched]) -> None:
+    watch = make_watch()
+    if not watch.sees_stalls:
+        pytest.skip("no native probes here")
+    own = Watched(stalled().timer, clock_of_this_thread(), threading.get_native_id())
+    wakes: list[Wake] = []
+    thread = threading.Thread(target=lambda: wakes.append(watch.wait((own, stalled()), NEVER, MS, 2 * MS)))
+    thread.start()
+    while not wakes:
+        sum(range(1_000_000))  # keeps the GIL
+    thread.join()
+    [own_seen, other] = wakes[0].seen
+    assert own_seen.kept_ns >= other.kept_ns
+    assert own_seen.kept_ns >= 0.5 * MS
 
 
 def test_the_other_loops_do_not_end_it(stalled: Callable[[], Watched]) -> None:
@@ -91,7 +110,9 @@ def test_the_other_loops_do_not_end_it(stalled: Callable[[], Watched]) -> None:
         pytest.skip("no native probes here")
     idle = choice.loop_timer_type()()
     assert watch.wait((Watched(idle, None, 1),), 20 * MS, 5 * MS, MS).loop == -1
-    assert watch.wait((Watched(idle, None, 1), stalled()), NEVER, 5 * MS, 10 * MS).loop == 1
+    wake = watch.wait((Watched(idle, None, 1), stalled()), NEVER, 5 * MS, 10 * MS)
+    assert wake.loop == 1
+    assert (wake.seen[0], wake.seen[1].is_on) == (UNSEEN, True)
 
 
 def test_the_context_of_another_thread_can_be_looked_at() -> None:

@@ -32,6 +32,7 @@ typedef struct {
     int64_t seen_ns;     /* how far it was when it was first seen */
     int64_t cpu_ns;      /* the thread's CPU time then */
     int64_t runqueue_ns; /* its time without a CPU then */
+    int64_t kept_ns;     /* its CPU time while the one who watches waited for the GIL */
 } Watched;
 
 static int64_t
@@ -95,6 +96,7 @@ watched_look(Watched *watched)
     int64_t since_ns = time->since_ns;
     if (time->phase != ITERATING || time->since_ns != since_ns) {
         watched->since_ns = 0;
+        watched->seen_ns = watched->cpu_ns = watched->runqueue_ns = -1;
         return -1;
     }
     int64_t now_ns = timer_now_ns(timer);
@@ -116,9 +118,30 @@ PyDoc_STRVAR(watch_wait_doc,
 "    poll_ns: How often to look, without the GIL.\n"
 "    threshold_ns: From when on an iteration is a stall.\n\n"
 "Returns:\n"
-"    (index of the loop or -1, whether the bell was rung, how long the iteration had lasted when it was first seen, CPU\n"
-"    time and run-queue time of its thread then or -1, how long this thread then waited for the GIL, without\n"
-"    the time in which the kernel had no CPU for it), all in ns.");
+"    (index of the loop or -1, whether the bell was rung, how long this thread at the end waited for the GIL without the\n"
+"    time in which the kernel had no CPU for it, what was seen of each loop's last iteration: how long it had lasted\n"
+"    when it was first seen, CPU time and run-queue time of its thread then, CPU time of its thread during the wait for\n"
+"    the GIL, whether that iteration is still on), all in ns, -1 where nobody can tell.");
+
+/* (seen_ns, cpu_ns, runqueue_ns, kept_ns, is_on) of each loop */
+static PyObject *
+watched_told(const Watched *watched, int count)
+{
+    PyObject *told = PyTuple_New(count);
+    for (int i = 0; told != NULL && i < count; i++) {
+        const Watched *each = &watched[i];
+        volatile LoopTime *time = each->timer->time;
+        int is_on = each->since_ns != 0 && time->phase == ITERATING && time->since_ns == each->since_ns;
+        PyObject *one = Py_BuildValue("(LLLLN)", (long long)each->seen_ns, (long long)each->cpu_ns,
+                                      (long long)each->runqueue_ns, (long long)each->kept_ns, PyBool_FromLong(is_on));
+        if (one == NULL) {
+            Py_CLEAR(told);
+            break;
+        }
+        PyTuple_SET_ITEM(told, i, one);
+    }
+    return told;
+}
 
 static PyObject *
 watch_wait(Watch *watch, PyObject *args)
@@ -139,6 +162,7 @@ watch_wait(Watch *watch, PyObject *args)
         }
         Watched *each = &watched[count++];
         memset(each, 0, sizeof(*each));
+        each->seen_ns = each->cpu_ns = each->runqueue_ns = each->kept_ns = -1;
         each->native_id = native_id;
         each->timer = (LoopTimer *)timer; /* the tuple keeps it */
 #ifndef _WIN32
@@ -162,18 +186,21 @@ watch_wait(Watch *watch, PyObject *args)
     for (;;) {
         int64_t left_ns = ends_ns - system_monotonic_ns();
         if (left_ns <= 0 || found >= 0) {
-            break;
+            break; /* all loops were looked at after the last wait */
         }
         int64_t sleep_ns = count > 0 && poll_ns < left_ns ? poll_ns : left_ns;
         if (PyThread_acquire_lock_timed(watch->bell, sleep_ns / 1000 + 1, 0) == PY_LOCK_ACQUIRED) {
             rung = 1;
             break;
         }
-        for (int i = 0; i < count && found < 0; i++) {
-            if (watched_look(&watched[i]) >= threshold_ns) {
+        for (int i = 0; i < count; i++) {
+            if (watched_look(&watched[i]) >= threshold_ns && found < 0) {
                 found = i;
             }
         }
+    }
+    for (int i = 0; i < count; i++) {
+        watched[i].kept_ns = watched_cpu_ns(&watched[i]);
     }
     delayed_ns = runqueue_ns_in(OWN_SCHEDSTAT);
     ready_ns = system_monotonic_ns();
@@ -183,14 +210,16 @@ watch_wait(Watch *watch, PyObject *args)
         gil_ns -= runqueue_ns_in(OWN_SCHEDSTAT) - delayed_ns;
     }
     gil_ns = gil_ns < 0 ? 0 : gil_ns;
-    Py_DECREF(loops);
+    for (int i = 0; i < count; i++) {
+        int64_t cpu_ns = watched_cpu_ns(&watched[i]);
+        watched[i].kept_ns = cpu_ns >= 0 && watched[i].kept_ns >= 0 ? cpu_ns - watched[i].kept_ns : -1;
+    }
     if (rung) {
         watch->rung = 0;
     }
-    Watched none = {.cpu_ns = -1, .runqueue_ns = -1};
-    const Watched *seen = found >= 0 ? &watched[found] : &none;
-    return Py_BuildValue("(iNLLLL)", found, PyBool_FromLong(rung), (long long)seen->seen_ns, (long long)seen->cpu_ns,
-                         (long long)seen->runqueue_ns, (long long)gil_ns);
+    PyObject *told = watched_told(watched, count);
+    Py_DECREF(loops);
+    return told != NULL ? Py_BuildValue("(iNLN)", found, PyBool_FromLong(rung), (long long)gil_ns, told) : NULL;
 }
 
 PyDoc_STRVAR(watch_ring_doc,
