@@ -39,6 +39,7 @@ class TimerReading(NamedTuple):
         longest_ns: The longest iteration, the present one included.
         iteration_ns: For how long the present iteration has lasted; -1 while the loop waits or does not run.
         durations: Iterations that are over.
+        delays: What callbacks would have waited for their turn; see `loop_delay`.
     """
 
     active_ns: int
@@ -51,6 +52,7 @@ class TimerReading(NamedTuple):
     longest_ns: int
     iteration_ns: int
     durations: HistogramState
+    delays: HistogramState = HistogramState()
 
 
 NO_TIME = TimerReading(0, 0, 0, 0, 0, 0, 0, 0, -1, HistogramState())
@@ -64,6 +66,7 @@ def add_readings(one: TimerReading, other: TimerReading) -> TimerReading:
             max(one.longest_ns, other.longest_ns),
             max(one.iteration_ns, other.iteration_ns),
             merge_states(one.durations, other.durations),
+            merge_states(one.delays, other.delays),
         )
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from otel_concurrency.probes import _native
+from otel_concurrency.probes.loop_delay import delays
 from otel_concurrency.probes.loop_time import TimerReading
 from otel_concurrency.probes.native import histogram_state
 
@@ -20,5 +21,8 @@ class NativeLoopTimer:
 
     def read(self) -> TimerReading:
         """Return the totals."""
-        *numbers, durations = self.native.read()
-        return TimerReading._make((*numbers, histogram_state(durations)))
+        *numbers, durations, times = self.native.read()
+        idle_ns = numbers[TimerReading._fields.index("idle_ns")]
+        return TimerReading._make(
+            (*numbers, histogram_state(durations), delays(histogram_state(times), idle_ns))
+        )

@@ -14,6 +14,7 @@ from typing import Any
 
 from otel_concurrency.probes.histogram import BUCKET_COUNT, UPPER_BOUNDS_NS, HistogramState
 from otel_concurrency.probes.libuv_totals import LibuvTotals
+from otel_concurrency.probes.loop_delay import EVERY_NS, SLICES, SPREAD_NS, delays
 from otel_concurrency.probes.loop_time import LIBUV_TOTALS, NO_TIME, UNSEEN, TimerReading, add_readings
 
 _ITERATING, _WAITING, _OTHER = range(3)
@@ -72,12 +73,14 @@ class _SelectRun:
         active_ns = idle_ns = busy_ns = blocking = polling = empty = events = longest_ns = 0
         shortest_ns = sys.maxsize
         buckets = [0] * BUCKET_COUNT
+        delayed = _Delays()
+        pending_ns = 0  # the last iteration, whose delays depend on the next one
         mark = (_OTHER, began_ns, 0, 0)
         is_over = False
 
         def select(timeout: Any = None) -> Any:
             nonlocal active_ns, idle_ns, busy_ns, blocking, polling, empty, events
-            nonlocal longest_ns, shortest_ns, mark
+            nonlocal longest_ns, shortest_ns, pending_ns, mark
             if is_over:
                 return original(timeout)
             is_poll = timeout is not None and timeout <= 0
@@ -91,6 +94,9 @@ class _SelectRun:
                     longest_ns = took_ns
                 if took_ns < shortest_ns:
                     shortest_ns = took_ns
+                if pending_ns:
+                    delayed.add(pending_ns, took_ns)
+                pending_ns = took_ns
             mark = (_OTHER if is_poll else _WAITING, called_ns, active_ns, idle_ns)
             found = original(timeout)
             returned_ns = now_ns()
@@ -98,6 +104,9 @@ class _SelectRun:
             events += count
             if not is_poll:
                 blocking += 1
+                if pending_ns:  # nothing was due: what had become so by then would have been the first
+                    delayed.add(pending_ns, 0)
+                    pending_ns = 0
                 idle_ns += returned_ns - called_ns
             else:
                 active_ns += returned_ns - called_ns
@@ -109,7 +118,7 @@ class _SelectRun:
             return found
 
         def end() -> None:
-            nonlocal is_over, active_ns, idle_ns, busy_ns, longest_ns, shortest_ns, mark
+            nonlocal is_over, active_ns, idle_ns, busy_ns, longest_ns, shortest_ns, pending_ns, mark
             is_over = True
             ended_ns = now_ns()
             phase, since_ns, active_ns, idle_ns = mark
@@ -122,15 +131,20 @@ class _SelectRun:
                 busy_ns += took_ns
                 buckets[bisect_left(UPPER_BOUNDS_NS, took_ns)] += 1
                 longest_ns, shortest_ns = max(longest_ns, took_ns), min(shortest_ns, took_ns)
+                delayed.add(pending_ns, took_ns)
+                pending_ns = took_ns
+            delayed.add(pending_ns, 0)
+            pending_ns = 0
             mark = (_OTHER, ended_ns, active_ns, idle_ns)
 
         def read() -> TimerReading:
             now = now_ns()
             phase, since_ns, active, idle = mark
             so_far_ns = 0 if is_over else max(0, now - since_ns)
+            idle += so_far_ns if phase == _WAITING else 0
             return TimerReading(
                 active + (so_far_ns if phase != _WAITING else 0),
-                idle + (so_far_ns if phase == _WAITING else 0),
+                idle,
                 blocking,
                 polling,
                 empty,
@@ -139,6 +153,7 @@ class _SelectRun:
                 max(longest_ns, so_far_ns if phase == _ITERATING else 0),
                 so_far_ns if phase == _ITERATING and not is_over else -1,
                 _state(list(buckets), busy_ns, shortest_ns, longest_ns),
+                delays(delayed.read(), idle),
             )
 
         self.select = functools.update_wrapper(select, original)
@@ -160,6 +175,33 @@ class _LibuvRun:
             return self._last
         active_ns, idle_ns, iterations, events = self._totals.read()
         return NO_TIME._replace(active_ns=active_ns, idle_ns=idle_ns, untold=iterations, events=events)
+
+
+class _Delays:
+    """Times by delay; see `loop_delay`."""
+
+    def __init__(self) -> None:
+        self._times = [0] * BUCKET_COUNT
+        self._sum = 0
+        self._longest_ns = 0
+
+    def add(self, took_ns: int, next_ns: int) -> None:
+        """An iteration is over, and what the next one takes is known."""
+        if took_ns <= 0:
+            return
+        self._sum += took_ns * (took_ns + next_ns)
+        longest_ns = max(took_ns, next_ns)
+        if longest_ns > self._longest_ns:
+            self._longest_ns = longest_ns
+        if longest_ns < SPREAD_NS:
+            self._times[bisect_left(UPPER_BOUNDS_NS, (took_ns + next_ns + 1) // 2)] += took_ns
+            return
+        for half in range(1, 2 * SLICES, 2):
+            delay_ns = took_ns + (next_ns - took_ns) * half // (2 * SLICES)
+            self._times[bisect_left(UPPER_BOUNDS_NS, delay_ns)] += took_ns // SLICES
+
+    def read(self) -> HistogramState:
+        return _state(list(self._times), self._sum // (2 * EVERY_NS), 0, self._longest_ns)
 
 
 def _state(buckets: list[int], sum_ns: int, min_ns: int, max_ns: int) -> HistogramState:

@@ -112,6 +112,7 @@ def _time_readings(rows: Iterable[LoopTimeRow]) -> list[Reading]:
     times: _Values = []
     iterations: _Values = []
     durations: list[tuple[Labels, HistogramState]] = []
+    delays: list[tuple[Labels, HistogramState]] = []
     events: _Values = []
     for row in rows:
         loop = loop_labels(row.loop_id, row.loop_type)
@@ -121,11 +122,13 @@ def _time_readings(rows: Iterable[LoopTimeRow]) -> list[Reading]:
             iterations.append(({**loop, names.ITERATION_KIND: kind}, count))
         if row.way != LIBUV_TOTALS:
             durations.append((loop, row.time.durations))
+            delays.append(({**loop, names.DELAY_KIND: "callback"}, row.time.delays))
         events.append((loop, row.time.events))
     return [
         SumReading(names.LOOP_TIME, times),
         SumReading(names.LOOP_ITERATIONS, iterations),
         HistogramReading(names.LOOP_ITERATION_DURATION, durations),
+        HistogramReading(names.LOOP_DELAY, delays),
         SumReading(names.LOOP_IO_EVENTS, events),
     ]
 

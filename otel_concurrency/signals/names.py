@@ -21,6 +21,7 @@ EVENTLOOP_ID = "asyncio.eventloop.id"
 EVENTLOOP_TYPE = "asyncio.eventloop.type"
 LOOP_STATE = "asyncio.eventloop.state"
 ITERATION_KIND = "asyncio.eventloop.iteration.kind"
+DELAY_KIND = "asyncio.eventloop.delay.kind"
 LOOP_EXCEPTION_CONTEXT = "asyncio.eventloop.exception.context"
 TASK_OUTCOME = "asyncio.task.outcome"
 TASK_STATE = "asyncio.task.state"
@@ -63,6 +64,7 @@ ATTRIBUTE_MEANINGS = {
     LOOP_STATE: "`idle`: waiting for events; `active`: the rest of the time that the loop ran",
     ITERATION_KIND: "how it began. `blocking`: with a wait for events; `polling`: callbacks being due, with "
     "a look, which found events; `empty`: with a look that found none; `unknown`: this loop does not tell",
+    DELAY_KIND: "`callback`: of one that is due at once, as by `call_soon_threadsafe`",
     LOOP_EXCEPTION_CONTEXT: "what was reported: `task_never_retrieved`, `future_never_retrieved`, "
     "`task_destroyed_pending`, `callback`, `asyncgen`, `transport`, `server` or `other`",
     TASK_OUTCOME: "`finished`, `failed`, `cancelled`, or `destroyed`: garbage-collected while pending",
@@ -273,6 +275,13 @@ LOOP_ITERATION_DURATION = Instrument(
     "histogram",
     "Time between two waits for events; what becomes due meanwhile has to wait for the rest of it",
     _LOOP,
+)
+LOOP_DELAY = Instrument(
+    "asyncio.eventloop.delay",
+    "s",
+    "histogram",
+    "What a callback waits for its turn that becomes due at any time, one for each ms that the loop runs",
+    (*_LOOP, DELAY_KIND),
 )
 LOOP_IO_EVENTS = Instrument(
     "asyncio.eventloop.io.events", "{event}", "counter", "Events that were found", _LOOP
@@ -505,6 +514,7 @@ INSTRUMENTS = (
     LOOP_BLOCKED_TIME,
     LOOP_ITERATIONS,
     LOOP_ITERATION_DURATION,
+    LOOP_DELAY,
     LOOP_IO_EVENTS,
     LOOP_QUEUE_SIZE,
     LOOP_TIMER_COUNT,

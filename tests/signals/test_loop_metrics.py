@@ -17,6 +17,7 @@ from otel_concurrency.signals.names import INSTRUMENTS
 
 LOOP_0 = {"asyncio.eventloop.id": "0", "asyncio.eventloop.type": "selector"}
 DURATIONS = HistogramState(2, 30, 10, 20, 0, 100, (1, 1))
+DELAYS = HistogramState(count=3, zero_count=3)
 SECOND = 1_000_000_000
 
 
@@ -48,7 +49,7 @@ def told(metrics):
 
 
 def test_everything_that_a_row_holds_is_told_once() -> None:
-    time = TimerReading(700, 300, 4, 3, 2, 0, 9, 20, 5, DURATIONS)
+    time = TimerReading(700, 300, 4, 3, 2, 0, 9, 20, 5, DURATIONS, DELAYS)
     metrics = LoopMetrics(
         HandMade(row(time=time, use=ThreadUse(400, 200, 100), ready=6, timers=7)),
         exceptions=lambda: {(0, "selector", "callback", "ValueError"): 3, (None, "other", "other", ""): 1},
@@ -65,6 +66,7 @@ def test_everything_that_a_row_holds_is_told_once() -> None:
             ({**LOOP_0, "asyncio.eventloop.iteration.kind": "empty"}, 2),
         ],
         f"{of_loop_0}iteration.duration": [(LOOP_0, DURATIONS)],
+        f"{of_loop_0}delay": [({**LOOP_0, "asyncio.eventloop.delay.kind": "callback"}, DELAYS)],
         f"{of_loop_0}io.events": [(LOOP_0, 9)],
         f"{of_loop_0}utilization": [],
         f"{of_loop_0}cpu.time": [(LOOP_0, 400)],

@@ -13,6 +13,9 @@
 #define FENCE(order) ((void)0)
 #endif
 
+#define DELAY_SPREAD_NS 500000 /* the constants of probes/loop_delay.py */
+#define DELAY_SLICES 16
+#define DELAY_EVERY_NS 1e6
 #define READ_TRIES 1000 /* then the numbers may be those of two moments, some 50 ns apart */
 
 typedef enum { STOPPED, STARTING, ITERATING, WAITING_FOR_EVENTS, POLLING_FOR_EVENTS } LoopPhase;
@@ -29,6 +32,9 @@ typedef struct {
     uint64_t iterations[ITERATION_KINDS];
     uint64_t events;
     Histogram durations;
+    int64_t pending_ns; /* the last iteration, whose delays depend on the next one; 0: none */
+    double delay_sum;   /* ns * ns */
+    Histogram delays;   /* its buckets hold times, not counts: see probes/loop_delay.py */
 } LoopTime;
 
 struct LibuvRun;
@@ -71,6 +77,39 @@ sequence_even(LoopTime *time)
     time->sequence++;
 }
 
+/* What callbacks would have waited that became due in an iteration, at any time in it: from the whole of it, at its
+   beginning, to what the next one takes, at its end; see probes/loop_delay.py. */
+static void
+loop_add_delays(LoopTime *time, const BucketTable *buckets, int64_t took_ns, int64_t next_ns)
+{
+    Histogram *delays = &time->delays;
+    int64_t longest_ns = took_ns > next_ns ? took_ns : next_ns;
+    if (took_ns <= 0) {
+        return;
+    }
+    time->delay_sum += (double)took_ns * 0.5 * ((double)took_ns + (double)next_ns);
+    if (longest_ns > delays->max_ns) {
+        delays->max_ns = longest_ns;
+    }
+    if (longest_ns < DELAY_SPREAD_NS) {
+        delays->buckets[bucket_position(buckets, (took_ns + next_ns + 1) / 2)] += (uint64_t)took_ns;
+        return;
+    }
+    for (int i = 1; i < 2 * DELAY_SLICES; i += 2) {
+        int64_t delay_ns = took_ns + (int64_t)((double)(next_ns - took_ns) * i / (2 * DELAY_SLICES));
+        delays->buckets[bucket_position(buckets, delay_ns)] += (uint64_t)took_ns / DELAY_SLICES;
+    }
+}
+
+static inline void
+loop_settle_delays(LoopTime *time, const BucketTable *buckets, int64_t next_ns)
+{
+    if (time->pending_ns != 0) {
+        loop_add_delays(time, buckets, time->pending_ns, next_ns);
+        time->pending_ns = 0;
+    }
+}
+
 /* The loop comes to wait for events, or to its end. */
 static inline void
 loop_end_iteration(LoopTime *time, const BucketTable *buckets, int64_t now_ns)
@@ -85,6 +124,8 @@ loop_end_iteration(LoopTime *time, const BucketTable *buckets, int64_t now_ns)
         time->longest_ns = took_ns;
     }
     histogram_observe(&time->durations, buckets, took_ns);
+    loop_settle_delays(time, buckets, took_ns);
+    time->pending_ns = took_ns;
 }
 
 static inline void
@@ -98,9 +139,13 @@ loop_begin_wait(LoopTime *time, const BucketTable *buckets, int64_t now_ns, Loop
 
 /* The wait is over. `idle_ns` of it were idle; `carry_ns` belong to the iteration that begins with it. */
 static inline void
-loop_end_wait(LoopTime *time, int64_t now_ns, int64_t idle_ns, int64_t carry_ns, int is_poll, uint64_t events)
+loop_end_wait(LoopTime *time, const BucketTable *buckets, int64_t now_ns, int64_t idle_ns, int64_t carry_ns, int is_poll,
+              uint64_t events)
 {
     IterationKind kind = !is_poll ? BLOCKING : events != 0 ? POLLING : EMPTY;
+    if (!is_poll) { /* nothing was due: what had become so by then would have been the first */
+        loop_settle_delays(time, buckets, 0);
+    }
     time->idle_ns += idle_ns;
     time->active_ns += now_ns - time->since_ns - idle_ns;
     time->iterations[kind]++;
@@ -146,7 +191,7 @@ timed_select_call(PyObject *callable, PyObject *const *arguments, size_t count, 
         LoopTime *time = timer->time;
         uint64_t found = events != NULL && PyList_CheckExact(events) ? (uint64_t)PyList_GET_SIZE(events) : 0;
         int64_t now_ns = monotonic_ns(clock);
-        loop_end_wait(time, now_ns, is_poll ? 0 : now_ns - time->since_ns, 0, is_poll, found);
+        loop_end_wait(time, &timer->state->buckets, now_ns, is_poll ? 0 : now_ns - time->since_ns, 0, is_poll, found);
     }
     Py_DECREF(callable);
     return events;
@@ -273,11 +318,12 @@ timer_end(LoopTimer *timer, PyObject *Py_UNUSED(ignored))
     if (time->phase != STOPPED) {
         int waits = time->phase == WAITING_FOR_EVENTS; /* ended from another thread, or by an exception */
         if (waits) {
-            loop_end_wait(time, now_ns, now_ns - time->since_ns, 0, 0, 0);
+            loop_end_wait(time, &timer->state->buckets, now_ns, now_ns - time->since_ns, 0, 0, 0);
         }
         else {
             loop_end_iteration(time, &timer->state->buckets, now_ns);
         }
+        loop_settle_delays(time, &timer->state->buckets, 0);
         time->phase = STOPPED;
     }
     TimedSelect *select = (TimedSelect *)timer->select;
@@ -298,6 +344,7 @@ timer_read(LoopTimer *timer, PyObject *Py_UNUSED(ignored))
 {
     LoopTime read;
     uint64_t buckets[BUCKET_COUNT];
+    uint64_t delays[BUCKET_COUNT];
     int64_t now_ns = 0;
     int64_t idle_ns = 0;
     clock_adjust(&timer->state->clock);
@@ -306,6 +353,7 @@ timer_read(LoopTimer *timer, PyObject *Py_UNUSED(ignored))
         FENCE(__ATOMIC_ACQUIRE);
         read = *timer->time;
         memcpy(buckets, read.durations.buckets, sizeof(buckets));
+        memcpy(delays, read.delays.buckets, sizeof(delays));
         now_ns = timer_now_ns(timer);
         idle_ns = now_ns - read.since_ns;
         if (timer->libuv != NULL && read.phase == WAITING_FOR_EVENTS) {
@@ -333,15 +381,19 @@ timer_read(LoopTimer *timer, PyObject *Py_UNUSED(ignored))
         read.longest_ns = present_ns;
     }
     read.durations.buckets = buckets;
+    read.delays.buckets = delays;
+    read.delays.sum_ns = (int64_t)(read.delay_sum / DELAY_EVERY_NS);
     PyObject *durations = histogram_read(&read.durations);
-    if (durations == NULL) {
+    PyObject *weights = durations != NULL ? histogram_read(&read.delays) : NULL;
+    if (weights == NULL) {
+        Py_XDECREF(durations);
         return NULL;
     }
-    return Py_BuildValue("(LLKKKiKLLN)", (long long)read.active_ns, (long long)read.idle_ns,
+    return Py_BuildValue("(LLKKKiKLLNN)", (long long)read.active_ns, (long long)read.idle_ns,
                          (unsigned long long)read.iterations[BLOCKING], (unsigned long long)read.iterations[POLLING],
                          (unsigned long long)read.iterations[EMPTY], 0,
                          (unsigned long long)read.events, (long long)read.longest_ns, (long long)present_ns,
-                         durations);
+                         durations, weights);
 }
 
 static PyObject *
@@ -354,9 +406,10 @@ timer_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwa
     timer->module = Py_XNewRef(PyType_GetModule(type));
     timer->state = timer->module != NULL ? PyModule_GetState(timer->module) : NULL;
     timer->time = PyMem_RawCalloc(1, sizeof(LoopTime));
-    uint64_t *buckets = PyMem_RawCalloc(BUCKET_COUNT, sizeof(uint64_t)); /* libuv's callbacks cannot ask for memory */
-    if (timer->time != NULL) {
+    uint64_t *buckets = PyMem_RawCalloc(2 * BUCKET_COUNT, sizeof(uint64_t)); /* libuv's callbacks cannot ask for memory */
+    if (timer->time != NULL && buckets != NULL) {
         timer->time->durations.buckets = buckets;
+        timer->time->delays.buckets = buckets + BUCKET_COUNT;
     }
     if (timer->state == NULL || timer->time == NULL || buckets == NULL) {
         if (timer->time == NULL) {

@@ -1,0 +1,130 @@
+"""What callbacks would have waited, by the iterations, is what callbacks do wait."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from otel_concurrency.hooks.event_loops import EventLoopHook
+from otel_concurrency.probes.choice import loop_timer_type
+from otel_concurrency.probes.histogram import HistogramState
+from otel_concurrency.probes.loop_delay import EVERY_NS, delays
+from otel_concurrency.probes.loop_time import LIBUV_TOTALS, LoopTimer, LoopTimes
+
+LoopFactory = Callable[[], asyncio.AbstractEventLoop]
+MS = 1_000_000
+
+
+@pytest.fixture(params=[True, False], ids=["native", "pure"])
+def timer(request: pytest.FixtureRequest) -> LoopTimer:
+    return loop_timer_type(native=request.param)()
+
+
+def spin(ms: float) -> None:
+    ends = time.monotonic_ns() + int(ms * MS)
+    while time.monotonic_ns() < ends:
+        pass
+
+
+def told(timer: LoopTimer, *iterations: tuple[float | None, float]) -> tuple[HistogramState, list[float]]:
+    """Return the delays of iterations of so many ms that begin with a `select` with such a timeout, and how
+    many s those have taken; on a busy machine it may be more.
+    """
+    took: list[float] = []
+    select = timer.begin_select(lambda timeout: [])
+    for timeout, ms in iterations:
+        select(timeout)
+        began = time.monotonic()
+        spin(ms)
+        took.append(time.monotonic() - began)
+    timer.end()
+    return timer.read().delays, took
+
+
+def test_who_comes_in_an_iteration_waits_for_the_rest_of_it(timer: LoopTimer) -> None:
+    state, _ = told(timer, (None, 40), (None, 0))
+    took_s = state.max_ns / 1e9
+    assert took_s >= 0.04
+    assert state.count == pytest.approx(took_s * 1e9 / EVERY_NS, abs=16)  # each slice is rounded down
+    assert state.sum_ns / 1e9 == pytest.approx(took_s**2 / 2 * 1000, rel=0.02)
+    quarters = [state.quantile_s(share) / took_s for share in (0.25, 0.5, 0.75, 1.0)]
+    assert quarters == pytest.approx([0.25, 0.5, 0.75, 1.0], abs=0.1)
+
+
+def test_where_more_was_due_the_next_iteration_counts_in_the_order_of_coming(timer: LoopTimer) -> None:
+    state, took = told(timer, (0, 40), (0, 40), (0, 40), (0, 40), (None, 0))
+    # Three of them are followed by one as long; only the last one ends it.
+    assert state.quantile_s(0.3) >= 0.035
+    means = [(one + next_one) / 2 for one, next_one in zip(took[:4], [*took[1:4], 0], strict=True)]
+    delays_s = sum(one * 1000 * mean for one, mean in zip(took, means, strict=False))
+    assert state.sum_ns / 1e9 == pytest.approx(delays_s, rel=0.02)
+
+
+def test_short_iterations_are_told_by_their_mean_and_waiting_as_nothing(timer: LoopTimer) -> None:
+    select = timer.begin_select(lambda timeout: time.sleep(timeout or 0) or [])
+    select(0.05)
+    for _ in range(300):
+        spin(0.1)
+        select(0.0001)
+    timer.end()
+    read = timer.read()
+    assert read.delays.zero_count == read.idle_ns // EVERY_NS
+    shorts = read.durations.sum_ns // EVERY_NS
+    assert sum(read.delays.bucket_counts) == pytest.approx(shorts, rel=0.2)
+    assert read.delays.quantile_s(1 - 0.5 * shorts / read.delays.count) < 0.0005
+
+
+def test_an_empty_one_stays_empty() -> None:
+    assert delays(HistogramState(), 0) == HistogramState()
+    assert delays(HistogramState(bucket_counts=(999_999,), sum_ns=3), 2 * MS).count == 2
+
+
+@pytest.mark.parametrize(
+    ("blocks_ms", "tasks", "rests"),
+    [([30.0], 1, True), ([2.0, 2.0, 2.0, 40.0], 1, True), ([5.0, 10.0, 20.0], 1, True), ([8.0], 4, False)],
+    ids=["even", "rare", "mixed", "saturated"],
+)
+@pytest.mark.parametrize("native", [True, False], ids=["native", "pure"])
+def test_the_99th_percentile_is_that_of_an_independent_probe(
+    lazy_loop_factory: LoopFactory, native: bool, blocks_ms: list[float], tasks: int, rests: bool
+) -> None:
+    times = LoopTimes(loop_timer_type(native=native))
+    hook = EventLoopHook(times)
+    loop = lazy_loop_factory()
+    seen: list[float] = []
+    is_over = threading.Event()
+
+    def probe() -> None:
+        while not is_over.wait(random.uniform(0.001, 0.003)):
+            loop.call_soon_threadsafe(lambda at: seen.append(time.monotonic() - at), time.monotonic())
+
+    async def main() -> None:
+        prober = threading.Thread(target=probe)
+        prober.start()
+        await asyncio.gather(*(work(time.monotonic() + 2) for _ in range(tasks)))
+        is_over.set()
+        await asyncio.to_thread(prober.join)
+
+    async def work(ends: float) -> None:
+        while time.monotonic() < ends:
+            for ms in blocks_ms:
+                time.sleep(ms / 1000)  # lets the probe have the GIL
+                await asyncio.sleep(ms / 1000 if rests else 0)
+
+    hook.install()
+    try:
+        loop.run_until_complete(main())
+        [row] = times.read()
+    finally:
+        hook.remove()
+        loop.close()
+    if row.way == LIBUV_TOTALS:
+        assert not row.time.delays.count  # iterations are not seen there
+        return
+    probed = sorted(seen)[int(0.99 * len(seen))]
+    assert row.time.delays.quantile_s(0.99) == pytest.approx(probed, rel=0.2)
