@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import FrameType
+from typing import NamedTuple
 
 from otel_concurrency.probes.process import PROC, list_folder, read_file
 from otel_concurrency.probes.thread_frames import thread_frames
@@ -97,7 +98,7 @@ class ThreadSampler:
         """Look once."""
         if os.getpid() != self._pid:
             self._begin()
-        threads = _python_threads()
+        threads = python_threads()
         found = self._native_ids()
         _give_main_its_own_id(threads, found)
         looked_at = self._turn(sorted(found))
@@ -159,12 +160,12 @@ class ThreadSampler:
         fields = (read_file(f"{self._tasks}/{native_id}/stat") or b"").rpartition(b")")[2].split()
         return {b"R": RUNNING, b"D": SYSCALL}.get(fields[0], UNKNOWN) if fields else UNKNOWN
 
-    def _tell_idle_workers(self, states: dict[int, str], threads: Mapping[int, threading.Thread]) -> None:
+    def _tell_idle_workers(self, states: dict[int, str], threads: Mapping[int, PythonThread]) -> None:
         if LOCK_OR_GIL not in states.values():
             return
         frames = thread_frames()
         for native_id, state in states.items():
-            if state == LOCK_OR_GIL and _waits_for_work(frames.get(threads[native_id].ident or 0)):
+            if state == LOCK_OR_GIL and _waits_for_work(frames.get(threads[native_id].ident)):
                 states[native_id] = IDLE_WORKER
 
     def _look_again(self, states: dict[int, str], cpu_ns: dict[int, int]) -> None:
@@ -183,7 +184,7 @@ class ThreadSampler:
                 states[native_id] = RUNNING
 
     def _add_up(
-        self, cpu_ns: Mapping[int, int], threads: Mapping[int, threading.Thread], found: set[int]
+        self, cpu_ns: Mapping[int, int], threads: Mapping[int, PythonThread], found: set[int]
     ) -> None:
         for native_id, taken in cpu_ns.items():
             before = self._seen.get(native_id, 0)
@@ -194,7 +195,7 @@ class ThreadSampler:
         for gone in self._seen.keys() - found if found else ():  # else nobody was looked at
             del self._seen[gone]
 
-    def _group(self, thread: threading.Thread) -> str:
+    def _group(self, thread: PythonThread) -> str:
         name = _NUMBERS.sub("", thread.name).strip("-_ .") or OTHER
         group = self._groups.get(name)
         if group is None:
@@ -204,29 +205,47 @@ class ThreadSampler:
         return group
 
 
-def is_internal(thread: threading.Thread) -> bool:
+def is_internal(thread: PythonThread | threading.Thread) -> bool:
     """Whether a thread is the SDK's or ours, and none of the application's business."""
     return thread.name.startswith(_INTERNAL)
 
 
-def _python_threads() -> dict[int, threading.Thread]:
+class PythonThread(NamedTuple):
+    """What a sample needs of a thread: to hold the thread itself would keep it beyond its end.
+
+    Attributes:
+        ident: `threading.get_ident()` there.
+        name: Its name.
+        daemon: Whether the process ends without waiting for it.
+    """
+
+    ident: int
+    name: str
+    daemon: bool
+
+
+def python_threads() -> dict[int, PythonThread]:
+    """Return the threads that `threading` knows, by the kernel's id."""
     # `threading.enumerate()` takes a lock, which whoever collects in a signal handler may hold already.
     alive: Mapping[object, threading.Thread] = dict(vars(threading)["_active"])
-    return {thread.native_id: thread for thread in alive.values() if thread.native_id is not None}
+    return {
+        thread.native_id: PythonThread(thread.ident or 0, thread.name, thread.daemon)
+        for thread in alive.values()
+        if thread.native_id is not None
+    }
 
 
-def _main_is_alive(threads: Iterable[threading.Thread]) -> bool:
+def _main_is_alive(threads: Iterable[PythonThread]) -> bool:
     main = threading.main_thread()
     # When all is over, `threading` gives it up while it still runs the exit handlers.
-    return main.is_alive() or all(thread.daemon or thread is main for thread in threads)
+    return main.is_alive() or all(thread.daemon or thread.ident == main.ident for thread in threads)
 
 
-def _give_main_its_own_id(threads: dict[int, threading.Thread], found: set[int]) -> None:
+def _give_main_its_own_id(threads: dict[int, PythonThread], found: set[int]) -> None:
     """Correct what a forked child inherited: its only thread has the process's id, not the parent's."""
-    main = threading.main_thread()
-    if main.native_id in threads and main.native_id not in found and os.getpid() in found:
-        del threads[main.native_id]
-        threads[os.getpid()] = main
+    main_id = threading.main_thread().native_id
+    if main_id in threads and main_id not in found and os.getpid() in found:
+        threads[os.getpid()] = threads.pop(main_id)
 
 
 def call_classifier(machine: str) -> Callable[[bytes], str]:

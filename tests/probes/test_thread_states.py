@@ -22,7 +22,7 @@ from pathlib import Path
 import pytest
 
 from otel_concurrency.probes import thread_states as module
-from otel_concurrency.probes.thread_states import ThreadSampler
+from otel_concurrency.probes.thread_states import PythonThread, ThreadSampler
 
 RECORDED = Path(__file__).parent / "proc" / "x86_64"
 FIRST = 18_496  # the id of the first recorded thread
@@ -32,25 +32,13 @@ needs_syscalls = pytest.mark.skipif(
 )
 
 
-class Recorded(threading.Thread):
-    """A thread that was recorded under this id."""
-
-    def __init__(self, native_id: int, name: str) -> None:
-        super().__init__(name=name)
-        self.recorded_id = native_id
-
-    @property
-    def native_id(self) -> int:
-        return self.recorded_id
-
-
 @pytest.fixture
 def known(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Make `threading` know recorded threads, and nobody else."""
 
     def known(*names: str) -> None:
-        threads = {FIRST + at: Recorded(FIRST + at, name) for at, name in enumerate(names)}
-        monkeypatch.setattr(module, "_python_threads", lambda: dict(threads))
+        threads = {FIRST + at: PythonThread(FIRST + at, name, False) for at, name in enumerate(names)}
+        monkeypatch.setattr(module, "python_threads", lambda: dict(threads))
 
     return known
 
@@ -110,6 +98,27 @@ def test_without_proc_threads_are_counted_by_name(tmp_path: Path, known: Callabl
     sample = ThreadSampler(str(tmp_path)).sample()
     assert sample.states == {("MainThread", "unknown"): 1, ("worker", "unknown"): 2}
     assert sample.cpu_ns == {}
+
+
+def test_a_thread_that_ends_while_it_is_looked_at_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CPython's own tests wait for every Thread object of a test to be gone; so may others."""
+    end = threading.Event()
+    threads = [threading.Thread(target=end.wait)]
+    threads[0].start()
+    gone = weakref.ref(threads[0])
+    seen: list[bool] = []
+
+    def read_file(path: str) -> bytes | None:
+        if threads:
+            end.set()
+            threads.pop().join()
+            seen.append(gone() is None)
+        return read(path)
+
+    read = module.read_file
+    monkeypatch.setattr(module, "read_file", read_file)
+    ThreadSampler().sample()
+    assert seen == [True]
 
 
 def test_the_sdk_s_threads_and_ours_are_left_out(known: Callable[..., None]) -> None:
@@ -292,7 +301,7 @@ def test_the_cpu_time_of_a_thread_is_its_own(busy: Callable[[str, Callable[[], o
 
 FORKED = """
 import json, os, threading, time
-from otel_concurrency.probes.thread_states import ThreadSampler
+from otel_concurrency.probes.thread_states import PythonThread, ThreadSampler
 sampler = ThreadSampler()
 def fork():
     while time.thread_time() < 0.3:
@@ -326,7 +335,7 @@ def test_the_end_of_the_main_thread_is_seen() -> None:
     """Others may go on for hours after it."""
     program = """
 import threading
-from otel_concurrency.probes.thread_states import ThreadSampler
+from otel_concurrency.probes.thread_states import PythonThread, ThreadSampler
 sampler = ThreadSampler()
 before = sampler.sample().main_is_alive
 def go_on():
