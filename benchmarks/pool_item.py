@@ -1,7 +1,9 @@
 """Measures one pool's work item in this process and prints it as one line of JSON.
 
 Run as a file, by an interpreter that may have nothing of ours: peers live in environments of their own. Times
-are CPU time of the whole process, submitter and worker, so that waiting for each other does not count.
+of a thread pool are CPU time of the whole process, submitter and worker, so that waiting for each other does
+not count. Of a process pool it is the round trip by the clock: as many as each line of standard input says,
+so that several variants can take turns in a time in which the machine stays as it is.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
@@ -17,7 +20,7 @@ from typing import Any
 
 ITEMS_PER_BATCH = 200
 ITEMS_PER_READING = 4_000
-PROCESS_ITEMS_PER_READING = 200
+WARM_UP_ROUND_TRIPS = 300
 
 
 def work(number: int) -> int:
@@ -30,8 +33,14 @@ def bare() -> AbstractContextManager[Any]:
     return nullcontext()
 
 
-def ours(native: bool, in_span: bool = True) -> AbstractContextManager[Any]:
-    """Ours, its metrics read by nobody while times are taken, inside a recording span or none."""
+def ours(native: bool, in_span: bool = True, provider: bool = False) -> AbstractContextManager[Any]:
+    """Ours, its metrics read by nobody while times are taken, inside a recording span or none.
+
+    Args:
+        native: Whether the native probes count.
+        in_span: Whether to be inside a span.
+        provider: Whether that span's provider is everybody's default, in worker processes as well.
+    """
     from opentelemetry.sdk.metrics import MeterProvider
     from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
@@ -42,7 +51,7 @@ def ours(native: bool, in_span: bool = True) -> AbstractContextManager[Any]:
         import otel_concurrency.probes.native_work  # noqa: F401  # not built: the twin would be measured
     default_producer().attach(MeterProvider(metric_readers=[InMemoryMetricReader()]))
     ConcurrencyThreadingInstrumentor().instrument(native=native)
-    return _span() if in_span else nullcontext()
+    return _span(is_default=provider) if in_span else nullcontext()
 
 
 def upstream() -> AbstractContextManager[Any]:
@@ -70,17 +79,22 @@ def ddtrace() -> AbstractContextManager[Any]:
     return tracer.trace("request")
 
 
-def _span() -> AbstractContextManager[Any]:
-    """Enter a span whose provider is nobody's default: worker processes get its context and make no spans."""
+def _span(*, is_default: bool = False) -> AbstractContextManager[Any]:
+    """Enter a span; where its provider is nobody's default, worker processes make no spans."""
+    from opentelemetry import trace
     from opentelemetry.sdk.trace import TracerProvider
 
-    return TracerProvider().get_tracer("benchmark").start_as_current_span("request")
+    provider = TracerProvider()
+    if is_default:
+        trace.set_tracer_provider(provider)
+    return provider.get_tracer("benchmark").start_as_current_span("request")
 
 
 VARIANTS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "bare": bare,
     "native": lambda: ours(native=True),
     "native_no_span": lambda: ours(native=True, in_span=False),
+    "native_worker_span": lambda: ours(native=True, provider=True),
     "pure": lambda: ours(native=False),
     "upstream": upstream,
     "logfire": logfire,
@@ -123,32 +137,36 @@ def thread_item_us(seconds: float) -> float:
         return best(read, seconds)
 
 
-def process_round_trip_us(seconds: float) -> float:
-    """Return the time of a round trip through a process pool, µs."""
+def serve_round_trips() -> None:
+    """Answer each line of standard input, a count of round trips through a process pool, with µs for one."""
     with ProcessPoolExecutor(1) as pool:
-
-        def read() -> float:
+        round_trips(pool, WARM_UP_ROUND_TRIPS)
+        for line in sys.stdin:
             before = time.perf_counter_ns()
-            round_trips(pool, PROCESS_ITEMS_PER_READING)
-            return (time.perf_counter_ns() - before) / PROCESS_ITEMS_PER_READING / 1e3
+            round_trips(pool, int(line))
+            tell((time.perf_counter_ns() - before) / int(line) / 1e3)
 
-        return best(read, seconds)
+
+def tell(value: float) -> None:
+    """Print a value for whoever started this process."""
+    print(json.dumps({"value": value}), flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("variant", choices=sorted(VARIANTS))
     parser.add_argument("kind", choices=["thread", "process"])
-    parser.add_argument("--seconds", type=float, default=0.7)
+    parser.add_argument("--seconds", type=float, default=0.7, help="of a thread pool")
     arguments = parser.parse_args()
-    measure = {"thread": thread_item_us, "process": process_round_trip_us}[arguments.kind]
     if arguments.kind == "process" and arguments.variant.startswith(("native", "pure")):
         from otel_concurrency.instrumentors.process_pools import ProcessPoolInstrumentor
 
         ProcessPoolInstrumentor().instrument(native=arguments.variant != "pure")
     with VARIANTS[arguments.variant]():
-        value = measure(arguments.seconds)
-    print(json.dumps({"value": value}), flush=True)
+        if arguments.kind == "thread":
+            tell(thread_item_us(arguments.seconds))
+        else:
+            serve_round_trips()
     os._exit(0)  # what peers do at their end is not the question
 
 
