@@ -4,8 +4,7 @@ It is there only where a loop has run, and without a loop that runs it sleeps fo
 CPython 3.12 and later warn a process that forks with threads, and none of those is to be ours. It comes back
 when a loop begins to run, or goes on to.
 
-A daemon thread that `threading` knows, so that it can be told from the program's; it holds no lock while it
-waits.
+`probes/quiet_thread.py` keeps it out of what a program counts. It holds no lock while it waits.
 """
 
 from __future__ import annotations
@@ -13,10 +12,8 @@ from __future__ import annotations
 import atexit
 import contextvars
 import logging
-import os
 import random
 import threading
-import time
 from collections.abc import Callable
 from typing import Protocol
 
@@ -24,6 +21,7 @@ from otel_concurrency.hooks import fork
 from otel_concurrency.hooks.interpreters import is_main_interpreter
 from otel_concurrency.probes.gil import GilProbe, is_gil_enabled
 from otel_concurrency.probes.loop_time import TimedLoop
+from otel_concurrency.probes.quiet_thread import QuietThread
 from otel_concurrency.probes.thread_clock import clock_of_this_thread
 from otel_concurrency.probes.watch import Wake, Watch, Watched
 
@@ -34,7 +32,7 @@ TICK_S = (0.75, 1.25)
 POLL_NS = 50_000_000
 """How often the native wait looks at the loops."""
 
-_JOIN_S = 0.2
+_JOIN_S = 0.4
 _NEVER_NS = 3_600_000_000_000
 _EMPTY = contextvars.Context()
 
@@ -145,7 +143,7 @@ class Watchdog:
 
     def _begin(self) -> None:
         self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
+        self._thread: QuietThread | None = None
         self._watch = self._make_watch()
         self._is_stopping = False
 
@@ -161,7 +159,8 @@ class Watchdog:
                 return
             self._is_stopping = False
             self._watch = self._make_watch()
-            thread = threading.Thread(target=self._work, args=(self._watch,), name=THREAD_NAME, daemon=True)
+            watch = self._watch
+            thread = QuietThread(lambda: self._work(watch), name=THREAD_NAME, native=watch.sees_stalls)
             try:
                 thread.start()
             except RuntimeError:  # the interpreter has none to give any more
@@ -182,11 +181,9 @@ class Watchdog:
         with self._lock:
             thread, self._thread = self._thread, None
             self._is_stopping = True
-        if thread is None or thread is threading.current_thread():
-            return
-        self._watch.ring()
-        thread.join(_JOIN_S)
-        _wait_until_gone(thread)
+        if thread is not None:
+            self._watch.ring()
+            thread.join(_JOIN_S)
 
     def _work(self, watch: Watch) -> None:
         try:
@@ -218,11 +215,3 @@ class Watchdog:
         if wake.gil_ns >= 0:
             return wake._replace(gil_ns=self._gil.add(wake.gil_ns))
         return wake._replace(gil_ns=self._gil.add_overshoot(wake.overshoot_ns, wake.delay_ns))
-
-
-def _wait_until_gone(thread: threading.Thread) -> None:
-    """Wait for what `join` does not wait for until CPython 3.12: that the kernel has let go of the thread."""
-    path = f"/proc/self/task/{thread.native_id}"
-    ends = time.monotonic() + _JOIN_S
-    while os.path.exists(path) and time.monotonic() < ends:
-        time.sleep(0.0001)

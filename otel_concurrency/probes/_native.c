@@ -125,6 +125,7 @@ context_of_frame(ThreadSlot *slot)
 #include "native_source/loop_time.h"
 #include "native_source/libuv.h"
 #include "native_source/watch.h"
+#include "native_source/quiet_thread.h"
 
 /* --- TaskProbe --- */
 
@@ -654,6 +655,7 @@ static PyMethodDef module_methods[] = {
     {"context_of_thread", module_context_of_thread, METH_O, context_of_thread_doc},
     {"shortcut", module_shortcut, METH_O, shortcut_doc},
     {"read_held", module_read_held, METH_O, read_held_doc},
+    {"start_quiet_thread", module_start_quiet_thread, METH_O, start_quiet_thread_doc},
     {"bucket_position", module_bucket_position, METH_O, bucket_position_doc},
 #ifdef REPEAT_SIGNALS
     {"repeat_signal", module_repeat_signal, METH_VARARGS, repeat_signal_doc},

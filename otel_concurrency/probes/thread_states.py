@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import NamedTuple
 
+from otel_concurrency.probes import quiet_thread
 from otel_concurrency.probes.process import PROC, list_folder, read_file
 from otel_concurrency.probes.thread_frames import thread_frames
 
@@ -105,7 +106,8 @@ class ThreadSampler:
         states: dict[int, str] = {}
         cpu_ns: dict[int, int] = {}
         for native_id in looked_at:
-            if (thread := threads.get(native_id)) is not None and is_internal(thread):
+            thread = threads.get(native_id)
+            if native_id in quiet_thread.native_ids or (thread is not None and is_internal(thread)):
                 continue
             if (taken := self._cpu_time(native_id)) is not None:
                 cpu_ns[native_id] = taken

@@ -3,33 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 
 import pytest
 
-from otel_concurrency.hooks.watchdog import THREAD_NAME
 from otel_concurrency.instrumentors.event_loops import EventLoopInstrumentor
 from otel_concurrency.instrumentors.stalls import StallInstrumentor
+from otel_concurrency.probes import quiet_thread
 
 
-def threads_while_a_loop_runs() -> list[str]:
-    async def names() -> list[str]:
-        return [thread.name for thread in threading.enumerate() if thread.name == THREAD_NAME]
+def threads_while_a_loop_runs(expected: int) -> int:
+    async def count() -> int:
+        while len(quiet_thread.native_ids) < expected:
+            await asyncio.sleep(0.001)
+        return len(quiet_thread.native_ids)
 
-    return asyncio.run(names())
+    return asyncio.run(count())
 
 
-@pytest.mark.parametrize(("threshold", "watching"), [(0.0, []), (0.1, [THREAD_NAME])])
-def test_a_thread_watches_where_a_threshold_is_set(threshold: float, watching: list[str]) -> None:
+@pytest.mark.parametrize(("threshold", "watching"), [(0.0, 0), (0.1, 1)])
+def test_a_thread_watches_where_a_threshold_is_set(threshold: float, watching: int) -> None:
     loops, stalls = EventLoopInstrumentor(), StallInstrumentor()
     loops.instrument()
     stalls.instrument(stall_threshold=threshold)
     try:
-        assert threads_while_a_loop_runs() == watching
+        assert threads_while_a_loop_runs(watching) == watching
     finally:
         stalls.uninstrument()
         loops.uninstrument()
-    assert threads_while_a_loop_runs() == []
+    assert threads_while_a_loop_runs(0) == 0
 
 
 def test_where_nobody_times_loops_it_says_so(
