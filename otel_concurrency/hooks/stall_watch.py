@@ -95,9 +95,10 @@ class StallWatch:
             self._end(known, self._clock())
             self._spins.forget(known)
             self._seen.pop(known, None)
+        before = dict(self._seen)
         for position, run in enumerate(runs):
             self._look(run, wake, wake.seen[position])
-        self._tell_unseen(runs, wake)
+        self._tell_unseen(runs, wake, before)
         now_ns = self._clock()
         if self._incidents:
             self._armed_until_ns = now_ns + ARMED_NS
@@ -182,7 +183,7 @@ class StallWatch:
         self._told.append((run.ident, incident.began_ns, now_ns))
         self._listener.stall_ended(stall)
 
-    def _tell_unseen(self, runs: tuple[WatchedRun, ...], wake: Wake) -> None:
+    def _tell_unseen(self, runs: tuple[WatchedRun, ...], wake: Wake, looks: dict[WatchedRun, _Look]) -> None:
         """Tell of the stalls that left nothing but the note of a long step."""
         for step in self._slow_steps():
             run = next((run for run in runs if run.ident == step.thread_ident), None)
@@ -199,7 +200,7 @@ class StallWatch:
                 function=step.function,
                 origin=step.origin,
             )
-            stall.cause = self._cause_of_unseen(step, run, found)
+            stall.cause = self._cause_of_unseen(step, run, found, looks.get(run))
             self._told.append((step.thread_ident, began_ns, step.ended_ns))
             self._listener.stall_ended(stall)
 
@@ -210,7 +211,9 @@ class StallWatch:
             for thread, begin, end in (*self._told, *open_ones)
         )
 
-    def _cause_of_unseen(self, step: SlowStep, run: WatchedRun, found: Wake | None) -> str:
+    def _cause_of_unseen(
+        self, step: SlowStep, run: WatchedRun, found: Wake | None, before: _Look | None
+    ) -> str:
         began_ns = step.ended_ns - step.busy_ns
         evidence = Evidence(
             step.busy_ns, self._threshold_ns, gc_ns=self._gc_pauses.paused_ns(began_ns, step.ended_ns)
@@ -226,8 +229,8 @@ class StallWatch:
                 gil_waits_ns=(found.gil_ns,),
                 kept_ns=min(found.gil_ns, step.cpu_ns - seen.cpu_ns, seen.kept_ns),
             )
-        elif (before := self._seen.get(run)) is not None and before.cpu_ns is not None and step.cpu_ns >= 0:
-            # Of the time since the last look only the sum is known; the rest of it may have been busy, too.
+        elif before is not None and before.cpu_ns is not None and step.cpu_ns >= 0:
+            # Of the time since the look before only the sum is known; the rest of it may have been busy, too.
             taken_ns = step.cpu_ns - before.cpu_ns
             rest_ns = max(0, step.ended_ns - before.at_ns - step.busy_ns)
             if taken_ns - rest_ns < MAJORITY * step.busy_ns <= taken_ns:

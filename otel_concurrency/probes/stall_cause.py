@@ -115,7 +115,8 @@ def _is_starved(evidence: Evidence) -> bool:
         return False
     share = evidence.own_share
     if evidence.computed_share is not None and not evidence.blocked:
-        share = min(share, evidence.computed_share)
+        own_cpu = (evidence.cpu_ns or 0) / max(1, evidence.watched_ns)
+        share = min(share, max(evidence.computed_share, own_cpu))
     return share * evidence.duration_ns < evidence.threshold_ns
 
 
