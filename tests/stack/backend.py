@@ -79,14 +79,20 @@ class Backend:
 
     def trace(self, trace_id: str) -> list[Span]:
         """Return the spans of a trace that Jaeger has so far; none if it does not know the trace."""
-        try:
-            answer = self._get("jaeger", f"/api/v3/traces/{trace_id}")
-        except urllib.error.HTTPError as error:
-            with error:
-                if error.code != 404:
-                    raise
-            return []
-        return _spans(answer)
+        answer = self._trace(trace_id)
+        return _spans(answer) if answer is not None else []
+
+    def events(self, trace_id: str, name: str) -> list[dict[str, str]]:
+        """Return the attributes of the span events of that name in a trace that Jaeger has."""
+        answer = self._trace(trace_id) or {"result": {"resourceSpans": []}}
+        return [
+            _attributes(event)
+            for resource in answer["result"]["resourceSpans"]
+            for scope in resource["scopeSpans"]
+            for span in scope["spans"]
+            for event in span.get("events", [])
+            if event["name"] == name
+        ]
 
     def traces(self, service: str, *, at_most: int = 1000) -> list[list[Span]]:
         """Return the traces of the last hour that have a span of `service`, in no order."""
@@ -124,6 +130,16 @@ class Backend:
         return [
             record for record in map(_record, text.split("LogRecord #")[1:]) if record.trace_id == trace_id
         ]
+
+    def _trace(self, trace_id: str) -> dict[str, Any] | None:
+        try:
+            answer: dict[str, Any] = self._get("jaeger", f"/api/v3/traces/{trace_id}")
+        except urllib.error.HTTPError as error:
+            with error:
+                if error.code != 404:
+                    raise
+            return None
+        return answer
 
     def _get(self, endpoint: str, path: str, query: dict[str, Any] | None = None) -> Any:
         address = self.endpoints[endpoint] + path
