@@ -1,7 +1,9 @@
 """The price of an iteration of an event loop, side by side: bare, and timed by us, native and pure.
 
-An empty iteration calls one callback that calls itself; a saturated ping-pong, two protocols on one loop that
-answer each other, finds one event in each. Every value comes from a process of its own; variants take turns.
+The native one is also watched for stalls, as it is by default; what that takes of a core is told of a loop
+that waits. An empty iteration calls one callback that calls itself; a saturated ping-pong, two protocols
+on one loop that answer each other, finds one event in each. Every value comes from a process of its own;
+variants take turns.
 """
 
 from __future__ import annotations
@@ -30,6 +32,13 @@ ADDED_BUDGET_US = 0.4
 
 KEPT_BUDGET = {"asyncio": 0.95, "uvloop": 0.90}
 """The share of its throughput that a saturated ping-pong keeps, with the native timer."""
+
+IDLE = "idle"
+IDLE_BUDGET_PERCENT = 0.2
+"""What watching an idle loop may take of a core."""
+
+IDLE_S = 8.0
+"""For how long an idle loop is looked at: a watching thread wakes about once a second."""
 
 ALLOCATOR = {"MALLOC_TRIM_THRESHOLD_": "268435456", "MALLOC_MMAP_THRESHOLD_": "268435456"}
 """glibc's, alike for all variants. asyncio allocates 256 KiB for each `recv`; whether from the heap (5 µs
@@ -123,13 +132,26 @@ async def iteration_us(kind: str, seconds: float) -> float:
     return min(readings) / count / 1e3
 
 
+async def idle_percent() -> float:
+    """Return what this process takes of a core while its loop waits, %."""
+    await asyncio.sleep(0.2)
+    before, began = time.process_time(), time.monotonic()
+    await asyncio.sleep(IDLE_S)
+    return 100 * (time.process_time() - before) / (time.monotonic() - began)
+
+
 def measure(variant: str, loop: str, kind: str, seconds: float) -> None:
     """Print one value; in a process of its own."""
     if variant != "bare":
         from otel_concurrency.instrumentors.event_loops import EventLoopInstrumentor
 
         EventLoopInstrumentor().instrument(native=variant == "native")
-    print(json.dumps(new_loop(loop).run_until_complete(iteration_us(kind, seconds))), flush=True)
+    if variant == "native":
+        from otel_concurrency.instrumentors.stalls import StallInstrumentor
+
+        StallInstrumentor().instrument(stall_threshold=0.1)
+    work = idle_percent() if kind == IDLE else iteration_us(kind, seconds)
+    print(json.dumps(new_loop(loop).run_until_complete(work)), flush=True)
     os._exit(0)
 
 
@@ -173,6 +195,7 @@ def run(effort: Effort) -> tuple[str, dict[str, Any]]:
                 mark,
             )
         )
+    idle, idle_rows = idle_of(loops)
     text = "\n\n".join(
         (
             "## An iteration",
@@ -180,9 +203,34 @@ def run(effort: Effort) -> tuple[str, dict[str, Any]]:
             report.table(
                 ("loop", "kind", "variant", "µs", "added", "throughput kept", "budget", ""), rows, names=3
             ),
+            f"A loop that waits, for {IDLE_S:.0f} s:",
+            report.table(("loop", "variant", "of a core", "added", "budget", ""), idle_rows, names=2),
         )
     )
-    return text, {" ".join(cell): found for cell, found in values.items()}
+    return text, {" ".join(cell): found for cell, found in (values | idle).items()}
+
+
+def idle_of(loops: list[str]) -> tuple[dict[tuple[str, str, str], list[float]], list[tuple[str, ...]]]:
+    """Measure what a loop takes that waits; return the values and the rows of a table."""
+    values: dict[tuple[str, str, str], list[float]] = {}
+    rows: list[tuple[str, ...]] = []
+    for loop in loops:
+        report.progress(f"loops: {loop} that waits")
+        bare, watched = (measured(variant, loop, IDLE, 0) for variant in ("bare", "native"))
+        values |= {(loop, IDLE, "bare"): [bare], (loop, IDLE, "native"): [watched]}
+        mark = report.mark(watched - bare, IDLE_BUDGET_PERCENT)
+        rows += [
+            (loop, VARIANTS["bare"], f"{bare:.3f} %", "", "", ""),
+            (
+                loop,
+                VARIANTS["native"],
+                f"{watched:.3f} %",
+                f"{watched - bare:+.3f} %",
+                f"≤ {IDLE_BUDGET_PERCENT} %",
+                mark,
+            ),
+        ]
+    return values, rows
 
 
 def main() -> None:
