@@ -34,6 +34,7 @@ THREAD_STATE = "python.thread.state"
 STALL_CAUSE = "asyncio.eventloop.stall.cause"
 STALL_ELAPSED = "asyncio.eventloop.stall.elapsed"
 STALL_CALL = "asyncio.eventloop.stall.call"
+STALL_OVERLAP = "concurrency.stall_overlap"
 CODE_STACKTRACE = "code.stacktrace"
 GC_GENERATION = "cpython.gc.generation"
 COMPONENT = "otel_concurrency.component"
@@ -87,6 +88,8 @@ ATTRIBUTE_MEANINGS = {
     "keeps the GIL; `gil_contention`: waiting for the GIL; `gc_pause`; `cpu_starved`: ready, without a CPU; "
     "`spin`: turning without anything to do; `unknown`",
     STALL_ELAPSED: "how long the stall took, or takes so far, in seconds",
+    STALL_OVERLAP: "how long it was open while something else held its event loop, in seconds; absent where "
+    "nothing did",
     STALL_CALL: "what it was calling: a library's function, or a C function as far as it can be named",
     CODE_STACKTRACE: "innermost frames that were seen most often during the stall, the innermost first",
     GC_GENERATION: "`0`, `1` or `2`: how old the objects are that were looked at",
@@ -113,6 +116,9 @@ LOG_ATTRIBUTES = (THREAD_ID, THREAD_NAME, PROCESS_PID, TASK_NAME)
 
 SPAN_ATTRIBUTES = (CODE_FUNCTION_NAME, EXECUTOR_NAME, EXECUTOR_TYPE, WORK_QUEUE_TIME, ERROR_TYPE)
 """What the span of a process pool's work item carries."""
+
+REQUEST_ATTRIBUTES = (STALL_OVERLAP,)
+"""What the span of a request may carry."""
 
 SHUTDOWN_STARTED = "process.shutdown.started"
 SHUTDOWN_PROGRESS = "process.shutdown.progress"

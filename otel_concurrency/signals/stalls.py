@@ -21,6 +21,7 @@ from otel_concurrency.probes.stall_cause import CPU_STARVED, SPIN
 from otel_concurrency.probes.tasks import OTHER
 from otel_concurrency.signals import names
 from otel_concurrency.signals.loop_labels import loop_labels
+from otel_concurrency.signals.open_requests import OpenRequests
 from otel_concurrency.signals.readings import HistogramReading, Labels, Reading, SumReading
 from otel_concurrency.signals.span_events import SpanEvent
 
@@ -47,11 +48,15 @@ class StallReports:
     """Tells of stalls, and is a source with their numbers.
 
     Args:
+        requests: Those that are open: told of what they wait for.
         clock: Wall-clock time, ns since the epoch.
     """
 
-    def __init__(self, *, clock: Callable[[], int] = time.time_ns) -> None:
+    def __init__(
+        self, *, requests: OpenRequests | None = None, clock: Callable[[], int] = time.time_ns
+    ) -> None:
         self._clock = clock
+        self._requests = requests
         self.begin()
 
     def __repr__(self) -> str:
@@ -72,11 +77,13 @@ class StallReports:
     def stall_seen(self, stall: Stall) -> None:
         """Tell of a stall that is on, in the trace of who holds the loop."""
         self._place(stall)
+        self._tell_requests(stall)
         if stall.cause == SPIN:
             self._tell_start(stall)
 
     def stall_goes_on(self, stall: Stall) -> None:
         """Bring the span event up to date, and tell of the stall when its cause has settled."""
+        self._tell_requests(stall)
         if stall.looks >= SETTLED_LOOKS and (stall.cause != CPU_STARVED or stall.duration_ns >= SETTLED_NS):
             self._tell_start(stall)
         if not stall.is_placed:
@@ -92,6 +99,7 @@ class StallReports:
         if stall.looks:
             self._tell_start(stall)
         self.stall_goes_on(stall)
+        self._tell_requests(stall, is_over=True)
         self._count(stall)
         self._counted.discard(id(stall))
         self._started.discard(id(stall))
@@ -115,6 +123,10 @@ class StallReports:
                 names.EVENTLOOP_STALL_DURATION, [(_labels(*key), state) for key, state in durations]
             ),
         ]
+
+    def _tell_requests(self, stall: Stall, *, is_over: bool = False) -> None:
+        if self._requests is not None and stall.cause != SPIN:  # who spins lets others have their turn
+            self._requests.tell(stall, is_over=is_over)
 
     def _place(self, stall: Stall) -> None:
         """Add the event to the span of whoever holds the loop, if there is one by now."""

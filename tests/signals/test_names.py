@@ -46,7 +46,12 @@ def test_every_name_stands_once():
 
 def test_every_attribute_has_a_meaning():
     used = {key for instrument in names.INSTRUMENTS for key in instrument.attributes}
-    used.update(names.LOG_ATTRIBUTES, names.SPAN_ATTRIBUTES, *(keys for _, keys in names.EVENTS.values()))
+    used.update(
+        names.LOG_ATTRIBUTES,
+        names.SPAN_ATTRIBUTES,
+        names.REQUEST_ATTRIBUTES,
+        *(keys for _, keys in names.EVENTS.values()),
+    )
     assert used == set(names.ATTRIBUTE_MEANINGS)
 
 
