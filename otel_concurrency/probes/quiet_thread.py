@@ -1,8 +1,8 @@
 """A thread of ours, which the program is not to stumble over.
 
-A native one is started past `_thread` (`native_source/quiet_thread.h`), so `threading.enumerate()`, `active_count()`
-and what CPython's own tests count do not have it; where that is not built, `threading` has it, as a daemon. The
-kernel knows of both: at a fork it must be gone.
+A native one is started past `_thread` (`native_source/quiet_thread.h`), so `threading.enumerate()`,
+`active_count()` and what CPython's own tests count do not have it; where that is not built, `threading` has
+it, as a daemon. The kernel knows of both: at a fork it must be gone.
 """
 
 from __future__ import annotations
