@@ -1,6 +1,6 @@
 """Threads compute in Python while a coroutine does: each of them waits for the GIL most of the time.
 
-You will see: stalls with cause `gil_contention`, of `__main__.handle`, for work that takes 0.05 s alone.
+You will see: stalls with cause `gil_contention`, of `__main__.handle`, for work that takes 0.09 s alone.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def count() -> None:
 async def handle() -> None:
     with tracer.start_as_current_span("request"):
         has_work.set()
-        ends = time.thread_time() + 0.05
+        ends = time.thread_time() + 0.09
         while time.thread_time() < ends:
             sum(range(1_000))
         has_work.clear()
