@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections import deque
 from collections.abc import Callable, Mapping
+from typing import Any
 
+from otel_concurrency.probes.event_counts import EventCounts
 from otel_concurrency.probes.pure import type_name
-from otel_concurrency.probes.tasks import OTHER
-
-MAX_PENDING = 1_000
-"""Reports that wait to be added up; the next one then does it."""
 
 _SERVER_WORDS = ("accept", "incoming connection", "client_connected_cb")
 
@@ -54,8 +50,8 @@ class LoopExceptions:
         self, loop_of: Callable[[object], tuple[int | None, str]], *, max_error_types: int = 50
     ) -> None:
         self._loop_of = loop_of
-        self._max_error_types = max_error_types
-        self.reset()
+        self._counts = EventCounts(max_error_types=max_error_types)
+        self.lost = 0
 
     def note(self, loop: object, context: object) -> None:
         """Count one report; never raises."""
@@ -63,37 +59,16 @@ class LoopExceptions:
             report: Mapping[str, object] = context if isinstance(context, dict) else {}
             error = report.get("exception")
             error_type = type_name(type(error)) if isinstance(error, BaseException) else ""
-            self._pending.append((*self._loop_of(loop), what_about(report), error_type))
-            if len(self._pending) > MAX_PENDING:
-                self._add_up()
+            self._counts.add(*self._loop_of(loop), what_about(report), error_type)
         except Exception:
             self.lost += 1
 
     def read(self) -> dict[Key, int]:
         """Return the totals."""
-        self._add_up()
-        return dict(self._counts)
+        counts: dict[Any, int] = self._counts.read()
+        return counts
 
     def reset(self) -> None:
         """Begin at zero, as a forked child must."""
-        self._lock = threading.Lock()  # another thread may have held it at the fork
-        self._pending: deque[Key] = deque()
-        self._counts: dict[Key, int] = {}
-        self._error_types: set[str] = set()
+        self._counts.reset()
         self.lost = 0
-
-    def _add_up(self) -> None:
-        if not self._lock.acquire(blocking=False):  # somebody is at it, perhaps this very thread
-            return
-        try:
-            while self._pending:
-                loop_id, loop_type, what, error_type = self._pending.popleft()
-                if error_type and error_type not in self._error_types:
-                    if len(self._error_types) >= self._max_error_types:
-                        error_type = OTHER
-                    else:
-                        self._error_types.add(error_type)
-                key = (loop_id, loop_type, what, error_type)
-                self._counts[key] = self._counts.get(key, 0) + 1
-        finally:
-            self._lock.release()

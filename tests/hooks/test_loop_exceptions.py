@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from otel_concurrency.hooks.loop_exceptions import LoopExceptionHook
-from otel_concurrency.probes.loop_exceptions import MAX_PENDING, LoopExceptions, what_about
+from otel_concurrency.probes.event_counts import MAX_PENDING
+from otel_concurrency.probes.loop_exceptions import LoopExceptions, what_about
 from tests.loops import run
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
