@@ -66,7 +66,7 @@ class LoopMethodPatches:
             self._stop_watching = None
 
     def _patch(self, loop_class: type) -> None:
-        if not _has_its_own(loop_class, self._method):
+        if not self._is_wanted(loop_class):
             return
         patch = Patch(loop_class, self._method, self._make_replacement)
         try:
@@ -75,6 +75,15 @@ class LoopMethodPatches:
             _logger.warning("%s.%s cannot be patched; %s", loop_class.__qualname__, self._method, self._loss)
         else:
             self._patches.append(patch)
+
+    def _is_wanted(self, loop_class: type) -> bool:
+        """Whether no class that we patched covers it: one that overrides a method usually calls that."""
+        found = getattr(loop_class, self._method, None)
+        if found is None or found is vars(asyncio.AbstractEventLoop).get(self._method):
+            return False
+        if issubclass(loop_class, asyncio.BaseEventLoop):
+            return loop_class is asyncio.BaseEventLoop
+        return not any(issubclass(loop_class, patch.owner) for patch in self._patches)
 
 
 _watchers: tuple[Watcher, ...] = ()
@@ -112,16 +121,3 @@ def _loop_classes(base: type[Any]) -> Iterator[type[Any]]:
     for loop_class in base.__subclasses__():
         yield loop_class
         yield from _loop_classes(loop_class)
-
-
-def _has_its_own(loop_class: type, method: str) -> bool:
-    """Whether no patched class covers it: one that overrides the method usually calls what it overrides."""
-    found = getattr(loop_class, method, None)
-    if found is None or found is vars(asyncio.AbstractEventLoop)[method]:
-        return False
-    if issubclass(loop_class, asyncio.BaseEventLoop):
-        return loop_class is asyncio.BaseEventLoop
-    covered = any(
-        method in vars(base) and hasattr(vars(base)[method], "__wrapped__") for base in loop_class.__mro__
-    )
-    return not covered
