@@ -154,6 +154,12 @@ class Config:
         "seconds",
         "How long an event loop may be held before that is a stall, `0.1` for instance; `0`: nobody watches.",
     )
+    failures: bool = _setting(
+        True,
+        read_bool,
+        "true or false",
+        "`false`: what nobody handles is not reported: uncaught exceptions, failed tasks nobody looks at.",
+    )
     threads: bool = _setting(
         True,
         read_bool,
@@ -270,6 +276,7 @@ class Options(TypedDict, total=False):
     process_metrics: bool
     runtime_metrics: bool
     stall_threshold: float
+    failures: bool
     threads: bool
     native: bool
     max_coroutines: int
@@ -306,6 +313,13 @@ class StallOptions:
 
     native: bool | None = None
     stall_threshold: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FailureOptions:
+    """Options of `concurrency_failures` in a configuration file; None leaves the variable or the default."""
+
+    max_error_types: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

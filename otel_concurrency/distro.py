@@ -38,11 +38,13 @@ from otel_concurrency.signals.ending import Ending
 STANDS_IN = {  # upstream's instrumentor: ours, which loads in its place
     "asyncio": "concurrency_asyncio",
     "threading": "concurrency_threading",
+    "exceptions": "concurrency_failures",
     "fastapi": "concurrency_fastapi",
 }
 _SWITCHES = {  # instrumentor of ours: the setting that turns it off
     "concurrency_asyncio": "tasks",
     "concurrency_event_loops": "event_loops",
+    "concurrency_failures": "failures",
     "concurrency_process_pools": "process_pools",
     "concurrency_process": "process_metrics",
     "concurrency_runtime": "runtime_metrics",

@@ -12,6 +12,7 @@ from otel_concurrency.config import (
     SETTINGS,
     ChildProcessOptions,
     EventLoopOptions,
+    FailureOptions,
     FastAPIOptions,
     ProcessPoolOptions,
     TaskOptions,
@@ -52,6 +53,7 @@ def test_the_configuration_file_is_valid_and_names_options_that_exist(tmp_path: 
     assert set(declared["concurrency_asyncio"]) == {field.name for field in fields(TaskOptions)}
     assert set(declared["concurrency_event_loops"]) == {field.name for field in fields(EventLoopOptions)}
     assert set(declared["concurrency_threading"]) == {field.name for field in fields(ThreadOptions)}
+    assert set(declared["concurrency_failures"]) == {field.name for field in fields(FailureOptions)}
     assert set(declared["concurrency_fastapi"]) == {field.name for field in fields(FastAPIOptions)}
     assert set(declared["concurrency_process_pools"]) == {field.name for field in fields(ProcessPoolOptions)}
     assert set(declared["concurrency_processes"]) == {field.name for field in fields(ChildProcessOptions)}

@@ -23,9 +23,10 @@ from otel_concurrency.hooks.imports import when_imported
 
 LIBRARIES = ("multiprocessing.util", "billiard.util")
 LAST = -100
-"""Priority of our finalizer: the child's own come first."""
+"""Priority of the finalizer that exports: the child's own come first."""
 
-_SPAWNED = "--multiprocessing-fork"  # an argument of each spawned child, see multiprocessing/spawn.py
+SPAWNED = "--multiprocessing-fork"
+"""An argument of each spawned child, see `multiprocessing/spawn.py`."""
 
 _logger = logging.getLogger(__name__)
 
@@ -36,9 +37,13 @@ class ChildExitHook:
     Args:
         at_start: Called in the child before its work.
         at_exit: Called in the child when its work is done.
+        priority: Finalizers with a higher one come before `at_exit`.
     """
 
-    def __init__(self, at_start: Callable[[], object], at_exit: Callable[[], object]) -> None:
+    def __init__(
+        self, at_start: Callable[[], object], at_exit: Callable[[], object], *, priority: int = LAST
+    ) -> None:
+        self._priority = priority
         self._at_start = at_start
         self._at_exit = at_exit
         self._known: list[Any] = []
@@ -75,7 +80,7 @@ class ChildExitHook:
         if not self._is_active:
             return
         self._quietly(self._at_start)
-        util.Finalize(None, self._finish, exitpriority=LAST)
+        util.Finalize(None, self._finish, exitpriority=self._priority)
 
     def _finish(self) -> None:
         if self._is_active:
@@ -105,7 +110,7 @@ def is_daemonic_child() -> bool:
 
 
 def _is_begun_as_child() -> bool:
-    return _SPAWNED in sys.orig_argv or bool(package())
+    return SPAWNED in sys.orig_argv or bool(package())
 
 
 def _current_processes() -> list[Any]:

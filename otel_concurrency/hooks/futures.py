@@ -14,56 +14,28 @@ from __future__ import annotations
 import functools
 import logging
 import sys
-import time
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextvars import Context, copy_context
-from dataclasses import dataclass
 from types import FunctionType
 from typing import Any
 
+from otel_concurrency.hooks.creation_context import creation_context
+from otel_concurrency.hooks.failures import FAILURES
 from otel_concurrency.hooks.patch import Patch
 from otel_concurrency.hooks.thread_pools import POOL_KEY
 from otel_concurrency.probes.pure import type_name
 
 _WATCH_KEY = "_otel_concurrency_watch"
-_ITEMS = {"run": "self", "process_result_item": "work_item"}  # who calls `set_exception`, and its work item
+# Who calls `set_exception`, and the name of its work item, or of the task that is handed on.
+_ITEMS = {"run": "self", "process_result_item": "work_item", "_set_concurrent_future_state": "source"}
+_ITEM = "executor_future"
 _CONTEXT_KEY = "_otel_concurrency_context"
+_UNWATCHED = ("", None, None, None, None)
 _UNDONE = ("PENDING", "RUNNING")
 _OWN = ("asyncio.futures", "otel_concurrency.hooks.thread_pools")
 
-MAX_UNSEEN = 100
-"""Unseen failures whose details wait to be told; the newest ones."""
-
 _logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class UnseenFailure:
-    """A work item's failure that nobody looked at before its future was let go of.
-
-    Attributes:
-        pool: Name of its pool.
-        error_type: Qualified type of what it raised.
-        file: Where it was raised, or empty.
-        line: The line there, or 0.
-        function: The function there, or empty.
-        context: What the work item ran in; None where nobody knows.
-        at_unix_ns: When the future was let go of.
-    """
-
-    pool: str
-    error_type: str
-    file: str
-    line: int
-    function: str
-    context: Context | None
-    at_unix_ns: int
-
-
-unseen_failures: deque[UnseenFailure] = deque(maxlen=MAX_UNSEEN)
-"""Filled wherever a future dies, in a collection for instance; to be emptied elsewhere."""
 
 
 class FutureHook:
@@ -133,20 +105,21 @@ def _watch_failure(original: Callable[..., None]) -> tuple[Any, Callable[[], Non
 
 def _watch(future: Any, exception: Any, caller: Any) -> None:
     try:
-        if (
-            future._state not in _UNDONE
-            or future._done_callbacks
-            or future._waiters
-            or future._condition._waiters
-            or hasattr(type(future), "__del__")
-        ):
+        if future._state not in _UNDONE or hasattr(type(future), "__del__"):
             return
-        function = _function_of(caller)
+        kind, function, context = _cause_of(caller)
+        if future._waiters or future._condition._waiters or any(map(_looks, future._done_callbacks)):
+            if context is not None:  # an event loop's future, for one, fails next, and may go unseen
+                FAILURES.hand_on(exception, context)
+            return
+        FAILURES.hand_on(exception, None)
         pool = vars(future).get(POOL_KEY) or getattr(function, POOL_KEY, None)
-        if pool is not None:
-            watch = (pool, exception.__traceback__, getattr(function, _CONTEXT_KEY, None))
-            kind: Any = type(future)
-            future.__class__ = _unseen_class(kind)
+        if pool is not None or kind != _ITEM:
+            # What went to another process took its context along as text.
+            carrier = function.parcel[0] if hasattr(type(function), "parcel") else None
+            watch = (kind, pool, exception.__traceback__, context, carrier)
+            future_class: Any = type(future)
+            future.__class__ = _unseen_class(future_class)
             vars(future)[_WATCH_KEY] = watch
     except (AttributeError, TypeError):  # a class whose objects cannot change theirs, or no exception at all
         pass
@@ -154,16 +127,32 @@ def _watch(future: Any, exception: Any, caller: Any) -> None:
         _logger.exception("A failed future is not watched")
 
 
-def _function_of(caller: Any) -> Any:
-    """Return what the work item runs whose outcome is being set; None where it is no pool that does so."""
-    place = _ITEMS.get(caller.f_code.co_name)
+def _looks(callback: Any) -> bool:
+    """Whether a callback is told of the outcome: asyncio has one that only asks whether it was cancelled."""
+    return not (
+        type(callback) is FunctionType
+        and callback.__name__ == "_call_check_cancel"
+        and callback.__module__ == "asyncio.futures"
+    )
+
+
+def _cause_of(caller: Any) -> tuple[str, Any, Context | None]:
+    """Return whose outcome is being set: a kind of failure, what a pool's work item runs, and its context.
+
+    `asyncio.run_coroutine_threadsafe` hands a task's outcome on (`_set_concurrent_future_state`).
+    """
+    code = caller.f_code
+    place = _ITEMS.get(code.co_name)
     if place is None:
-        return None
+        return _ITEM, None, None
     names = caller.f_locals
     item = names.get(place)
     if type(names) is dict:  # until 3.12 a copy, which the frame keeps: with the future that it leads to
         names.clear()
-    return getattr(item, "fn", None) or (getattr(item, "task", None) or (None,))[0]  # 3.14 has a task
+    if place == "source":
+        return "future_never_retrieved", None, creation_context(item)
+    function = getattr(item, "fn", None) or (getattr(item, "task", None) or (None,))[0]  # 3.14 has a task
+    return _ITEM, function, getattr(function, _CONTEXT_KEY, None)
 
 
 @functools.lru_cache(maxsize=16)
@@ -182,7 +171,10 @@ def _unseen_class(kind: Any) -> type[Any]:
         return kind.exception(self, timeout)
 
     def add_done_callback(self: Any, fn: Any) -> None:
+        *_, context, _ = vars(self).get(_WATCH_KEY, _UNWATCHED)
         _seen(self, kind)
+        if context is not None:
+            FAILURES.hand_on(self._exception, context)
         kind.add_done_callback(self, fn)
 
     members: dict[str, Any] = {"__del__": _let_go, "__slots__": (), "__doc__": kind.__doc__}
@@ -200,18 +192,14 @@ def _seen(future: Any, kind: type[Any]) -> None:
 
 
 def _let_go(future: Any) -> None:
-    # In a collection, maybe: only numbers, and plain facts for later.
-    pool, traceback, context = vars(future).get(_WATCH_KEY, (None, None, None))
+    # In a collection, maybe.
+    kind, pool, traceback, context, carrier = vars(future).get(_WATCH_KEY, _UNWATCHED)
     error = future._exception
     # Its traceback has grown where `result()`, called just before we watched, has raised it.
-    if pool is None or error is None or error.__traceback__ is not traceback:
+    if not kind or error is None or error.__traceback__ is not traceback:
         return
-    name = type_name(type(error))
-    pool.unretrieved(name)
-    while traceback is not None and traceback.tb_next is not None:
-        traceback = traceback.tb_next
-    place: tuple[str, int, str] = ("", 0, "")
-    if traceback is not None:
-        code = traceback.tb_frame.f_code
-        place = (code.co_filename, traceback.tb_lineno, code.co_name)
-    unseen_failures.append(UnseenFailure(pool.name, name, *place, context, time.time_ns()))
+    name = ""
+    if pool is not None:
+        pool.unretrieved(type_name(type(error)))
+        name = pool.name
+    FAILURES.note(kind, error, context=context, carrier=carrier, pool=name)

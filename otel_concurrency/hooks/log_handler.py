@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+from otel_concurrency.hooks.asyncio_log import is_reported
 from otel_concurrency.hooks.patch import Patch
 
 CallHandlers = Callable[[logging.Logger, logging.LogRecord], None]
@@ -56,7 +57,12 @@ class LogHandlerHook:
             try:
                 original(self, record)
             finally:
-                if handler is not None and record.levelno >= handler.level and _reaches_root(self):
+                if (
+                    handler is not None
+                    and record.levelno >= handler.level
+                    and not is_reported(record)
+                    and _reaches_root(self)
+                ):
                     try:
                         handler.handle(record)
                     except Exception:

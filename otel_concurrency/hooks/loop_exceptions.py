@@ -10,6 +10,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+from otel_concurrency.hooks import asyncio_log
 from otel_concurrency.hooks.loop_classes import LoopMethodPatches
 
 
@@ -17,10 +18,11 @@ class LoopExceptionHook:
     """Tells of every report to a loop's exception handler; the report goes on as before.
 
     Args:
-        note: Called with the loop and the report; does not raise.
+        note: Called with the loop and the report; does not raise. Returns whether OpenTelemetry is told, and
+            needs no log record that says the same.
     """
 
-    def __init__(self, note: Callable[[Any, Any], None]) -> None:
+    def __init__(self, note: Callable[[Any, Any], object]) -> None:
         self._note = note
         self._patches = LoopMethodPatches(
             "call_exception_handler", self._observe, loss="exceptions that nobody handles are not counted"
@@ -41,8 +43,13 @@ class LoopExceptionHook:
         note = self._note
 
         def call_exception_handler(self: Any, context: Any) -> Any:
-            note(self, context)
-            return original(self, context)
+            if not note(self, context):
+                return original(self, context)
+            before = asyncio_log.begin(context.get("exception"))
+            try:
+                return original(self, context)
+            finally:
+                asyncio_log.end(before)
 
         def silence() -> None:
             nonlocal note

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 from collections.abc import Callable, Collection
 from dataclasses import fields
 from typing import Any
@@ -11,12 +10,10 @@ from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
 
 from otel_concurrency.config import ThreadOptions
 from otel_concurrency.hooks import fork
-from otel_concurrency.hooks.futures import FutureHook, unseen_failures
+from otel_concurrency.hooks.futures import FutureHook
 from otel_concurrency.hooks.thread_pools import ThreadPoolHook
 from otel_concurrency.hooks.threads import ThreadHook
 from otel_concurrency.instrumentors import work
-from otel_concurrency.signals.producer import default_producer
-from otel_concurrency.signals.unseen_failures import UnseenFailureEvents
 
 
 class ConcurrencyThreadingInstrumentor(BaseInstrumentor):
@@ -29,7 +26,6 @@ class ConcurrencyThreadingInstrumentor(BaseInstrumentor):
 
     _hooks: tuple[ThreadHook, FutureHook, ThreadPoolHook] | tuple[()] = ()
     _work: work.WorkJoin | None = None
-    _events: UnseenFailureEvents | None = None
     _forget_fork: Callable[[], None] | None = None
 
     def instrumentation_dependencies(self) -> Collection[str]:
@@ -41,17 +37,7 @@ class ConcurrencyThreadingInstrumentor(BaseInstrumentor):
         self._work = work.join(options)
         pools = ThreadPoolHook(self._work.probe)
         self._work.watch(pools.levels)
-        events = self._events = UnseenFailureEvents(unseen_failures)
-        default_producer().register(events)
-        atexit.register(
-            events.collect
-        )  # log records are out by the time metrics are collected for the last time
-
-        def begin_in_child() -> None:
-            pools.forget_pools()
-            events.begin()
-
-        self._forget_fork = fork.in_child(begin_in_child)
+        self._forget_fork = fork.in_child(pools.forget_pools)
         self._hooks = (ThreadHook(), FutureHook(), pools)
         for hook in self._hooks:
             hook.install()
@@ -63,7 +49,4 @@ class ConcurrencyThreadingInstrumentor(BaseInstrumentor):
             self._forget_fork()
         if self._work is not None:
             self._work.leave()
-        if self._events is not None:
-            default_producer().unregister(self._events)
-            atexit.unregister(self._events.collect)
-        self._hooks, self._work, self._forget_fork, self._events = (), None, None, None
+        self._hooks, self._work, self._forget_fork = (), None, None

@@ -52,6 +52,11 @@ DISK_IO_DIRECTION = "disk.io.direction"
 CODE_FILE_PATH = "code.file.path"
 CODE_LINE_NUMBER = "code.line.number"
 SUPPRESSED = "otel_concurrency.events.suppressed"
+FAILURE_KIND = "python.failure.kind"
+EXCEPTION_TYPE = "exception.type"
+EXCEPTION_MESSAGE = "exception.message"
+EXCEPTION_STACKTRACE = "exception.stacktrace"
+COROUTINE_NAME = "asyncio.task.coroutine.name"
 PROCESS_PID = "process.pid"
 THREAD_ID = "thread.id"
 THREAD_NAME = "thread.name"
@@ -99,8 +104,18 @@ ATTRIBUTE_MEANINGS = {
     SHUTDOWN_ELAPSED: "time since the shutdown started, in seconds",
     UNFINISHED_TASKS: "tasks alive, of asyncio and trio",
     UNFINISHED_WORK_ITEMS: "work items that run, or wait for a worker, in the pools that we see",
-    CODE_FILE_PATH: "file in which the exception was raised",
-    CODE_LINE_NUMBER: "line on which it was raised",
+    CODE_FILE_PATH: "file in which the exception was raised, or where the work stood",
+    CODE_LINE_NUMBER: "line of that file",
+    FAILURE_KIND: "what Python gave up on: an exception that nobody caught in the main thread (`main`), a "
+    "`thread` or a child `process`; one that is `unraisable`, in a `__del__` for instance; a "
+    "`coroutine_never_awaited`; what an event loop reports: `task_never_retrieved`, "
+    "`future_never_retrieved`, `task_destroyed_pending`, `callback`, `asyncgen`, `transport`, `server` or "
+    "`other`; a pool's future that nobody looked at (`executor_future`); a `context_detach` that failed in "
+    "OpenTelemetry",
+    EXCEPTION_TYPE: "qualified type of the exception",
+    EXCEPTION_MESSAGE: "what it says",
+    EXCEPTION_STACKTRACE: "its traceback, and those of its causes; the innermost 100 frames",
+    COROUTINE_NAME: "`module.qualname` of the failed task's coroutine function",
     SUPPRESSED: "like events since the last one that was emitted, left out",
     PROCESS_PID: "process that emitted the log record",
     THREAD_ID: "`threading.get_ident()` of the thread that emitted the log record",
@@ -132,20 +147,68 @@ UNKNOWN_FUNCTION = "_unknown"
 
 FUTURE_UNRETRIEVED = "python.executor.future.unretrieved"
 
+FAILURE_EVENTS = {
+    "main": "python.exception.uncaught",
+    "thread": "python.thread.exception_uncaught",
+    "process": "python.process.exception_uncaught",
+    "unraisable": "python.exception.unraisable",
+    "coroutine_never_awaited": "python.coroutine.never_awaited",
+    "task_never_retrieved": "asyncio.task.exception_never_retrieved",
+    "future_never_retrieved": "asyncio.future.exception_never_retrieved",
+    "task_destroyed_pending": "asyncio.task.destroyed_pending",
+    "callback": "asyncio.eventloop.callback_failed",
+    "asyncgen": "asyncio.asyncgen.finaliser_failed",
+    "transport": "asyncio.eventloop.exception",
+    "server": "asyncio.eventloop.exception",
+    "other": "asyncio.eventloop.exception",
+    "executor_future": FUTURE_UNRETRIEVED,
+    "context_detach": "opentelemetry.context.detach_failed",
+}
+"""Kind of a failure to the name of its log event."""
+
 _STALL = (
     *(EVENTLOOP_ID, EVENTLOOP_TYPE, STALL_CAUSE, CODE_FUNCTION_NAME, TASK_NAME, STALL_CALL),
     *(CODE_FILE_PATH, CODE_LINE_NUMBER, CODE_STACKTRACE, THREAD_ID),
 )
+_RAISED = (ERROR_TYPE, EXCEPTION_TYPE, EXCEPTION_MESSAGE, EXCEPTION_STACKTRACE)
+_PLACE = (CODE_FUNCTION_NAME, CODE_FILE_PATH, CODE_LINE_NUMBER)
+_FAILURE = (FAILURE_KIND, *_PLACE, THREAD_ID, THREAD_NAME, PROCESS_PID)
+_OF_TASK = (TASK_NAME, COROUTINE_NAME)
+_FAILURE_MORE = {
+    "python.executor.future.unretrieved": (*_RAISED, EXECUTOR_NAME),
+    "asyncio.task.exception_never_retrieved": (*_RAISED, *_OF_TASK),
+    "asyncio.asyncgen.finaliser_failed": (*_RAISED, *_OF_TASK),
+    "asyncio.task.destroyed_pending": _OF_TASK,
+    "python.coroutine.never_awaited": (),
+}
+_FAILURE_MEANINGS = {
+    "python.exception.uncaught": "Nobody caught an exception in the main thread",
+    "python.thread.exception_uncaught": "Nobody caught an exception in another thread",
+    "python.process.exception_uncaught": "Nobody caught an exception in a child of `multiprocessing`",
+    "python.exception.unraisable": "An exception came where there is nobody to catch it, in a `__del__`",
+    "python.coroutine.never_awaited": "A coroutine was let go of that nobody had awaited",
+    "asyncio.task.exception_never_retrieved": "A failed task was let go of with nobody looking",
+    "asyncio.future.exception_never_retrieved": "A failed future was let go of with nobody looking",
+    "asyncio.task.destroyed_pending": "A task was garbage-collected that was not done",
+    "asyncio.eventloop.callback_failed": "A callback raised in an event loop",
+    "asyncio.asyncgen.finaliser_failed": "An asynchronous generator raised while it was being closed",
+    "asyncio.eventloop.exception": "A transport, a server or a library told an event loop of an exception",
+    "python.executor.future.unretrieved": "A pool's failed future was let go of with nobody looking",
+    "opentelemetry.context.detach_failed": "OpenTelemetry could not leave a context where it was entered",
+}
 EVENTS = {
     STALL_STARTED: (
         "An event loop is held; in the trace of who holds it, one in 10 s of each function",
         (*_STALL, SUPPRESSED),
     ),
     STALL_ENDED: ("It goes on", (*_STALL, STALL_ELAPSED, SUPPRESSED)),
-    FUTURE_UNRETRIEVED: (
-        "A failed future was let go of with nobody looking; one in 10 s of each pool and type, in its trace",
-        (EXECUTOR_NAME, ERROR_TYPE, CODE_FUNCTION_NAME, CODE_FILE_PATH, CODE_LINE_NUMBER, SUPPRESSED),
-    ),
+    **{
+        event: (
+            f"{_FAILURE_MEANINGS[event]}; in the trace that created the work, ten of a kind in 10 s",
+            (*_FAILURE, *_FAILURE_MORE.get(event, _RAISED), SUPPRESSED),
+        )
+        for event in dict.fromkeys(FAILURE_EVENTS.values())
+    },
     SHUTDOWN_STARTED: (
         "SIGTERM came to its default action; or the main thread ended, and a second later not all is over",
         (SHUTDOWN_REASON,),
@@ -498,6 +561,13 @@ SHUTDOWN_DURATION = Instrument(
     "From `process.shutdown.started` to `process.shutdown.completed`",
     (SHUTDOWN_REASON,),
 )
+FAILURES = Instrument(
+    "python.failures",
+    "{failure}",
+    "counter",
+    "What Python gave up on: exceptions that nobody handled, and work that nobody waited for",
+    (FAILURE_KIND, ERROR_TYPE),
+)
 OVERHEAD_TIME = Instrument(
     "otel_concurrency.overhead.time", "s", "counter", "Time that we spent ourselves", (COMPONENT,)
 )
@@ -562,6 +632,7 @@ INSTRUMENTS = (
     GIL_WAIT_MAX,
     CPU_THROTTLED_TIME,
     SHUTDOWN_DURATION,
+    FAILURES,
     OVERHEAD_TIME,
 )
 """All of them, in the order of the page."""

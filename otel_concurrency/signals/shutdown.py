@@ -7,6 +7,7 @@ away, that takes them 14.6 s. Here the threads that export anyway are all woken 
 from __future__ import annotations
 
 import atexit
+import logging
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -23,11 +24,30 @@ _EMPTY: dict[str, Callable[[], object]] = {
     "_metric_readers": tuple,
 }
 
+_logger = logging.getLogger(__name__)
+
 GRACE_S = 0.2
 """How long a thread may take to notice that its exporter was closed; part of the time limit."""
 
 
 _in_progress: tuple[Pipelines, float] | None = None
+_first: tuple[Callable[[], object], ...] = ()
+
+
+def tell_first(call: Callable[[], object]) -> Callable[[], None]:
+    """Call this before anything is exported for the last time: what it records goes along.
+
+    Returns:
+        What takes it back.
+    """
+    global _first
+    _first = (*_first, call)
+
+    def forget() -> None:
+        global _first
+        _first = tuple(each for each in _first if each is not call)
+
+    return forget
 
 
 def flush(timeout_s: float, *, tell: Callable[[], object] | None = None, retry: bool = True) -> bool:
@@ -48,6 +68,7 @@ def flush(timeout_s: float, *, tell: Callable[[], object] | None = None, retry: 
     began = time.monotonic()
     if _in_progress is not None:
         return _join(*_in_progress)
+    _tell_first()
     parts = pipelines.current()
     if not retry:
         for each in parts:
@@ -80,6 +101,7 @@ def shutdown(timeout_s: float, *, tell: Callable[[], object] | None = None) -> b
     """
     began = time.monotonic()
     deadline = began + timeout_s - min(GRACE_S, timeout_s / 4)
+    _tell_first()
     parts = pipelines.current(at_exit=True)
     global _in_progress
     _in_progress = parts, deadline
@@ -119,6 +141,14 @@ def _join(parts: Pipelines, deadline: float) -> bool:
     """See a shutdown through that is going on, perhaps in the very thread that was interrupted for this."""
     _close(each for each in parts if not isinstance(each, Other))
     return _wait(parts, deadline)
+
+
+def _tell_first() -> None:
+    for call in _first:
+        try:
+            call()
+        except Exception:
+            _logger.debug("%r failed", call, exc_info=True)
 
 
 def _begin(parts: Iterable[Pipeline]) -> None:

@@ -27,6 +27,7 @@ PLACES: Mapping[str, Sequence[object]] = {
     "tasks": (types.SimpleNamespace(create_task=asyncio.BaseEventLoop.create_task),),
     "event loops": (types.SimpleNamespace(run_forever=asyncio.BaseEventLoop.run_forever),),
     "loop exceptions": (types.SimpleNamespace(call=asyncio.BaseEventLoop.call_exception_handler),),
+    "failures": (types.SimpleNamespace(sys=sys.excepthook, unraisable=sys.unraisablehook),),
     "threads": (threading.Thread,),
     "thread pools": (ThreadPoolExecutor,),
     "futures": (Future,),

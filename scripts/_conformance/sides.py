@@ -25,7 +25,7 @@ SANITY_POOL = "pool sanity"
 SANITY_TIMEOUT_S = 120
 SIDES = ("bare", "native", "pure", "upstream")
 IDLE, IMPORTED = "idle", "imported"
-# Upstream's that ours neither needs nor replaces yet, not ours to answer for; and those of libraries that no
+# Upstream's that ours neither needs nor lets load, not ours to answer for; and those of libraries that no
 # test of CPython's uses: importing them takes every instrumented child a second.
 NOT_OURS = "exceptions,system_metrics,fastapi,concurrency_fastapi,aiohttp-client,celery"
 COLLECTION_INTERVAL_MS = 250
@@ -34,6 +34,7 @@ HOOKS = (
     "tasks",
     "event loops",
     "loop exceptions",
+    "failures",
     "threads",
     "thread pools",
     "futures",

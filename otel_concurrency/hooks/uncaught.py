@@ -1,0 +1,106 @@
+"""Exceptions that nobody caught, in the main thread and in others.
+
+`sys.excepthook` is wrapped: whatever stands there is called as before. A program that puts a hook of its own
+in our place later need not call the one before it; for an exception that ends the main thread it is enough
+that the interpreter keeps it as `sys.last_value` (CPython `Python/pythonrun.c`), which we look at in the end.
+
+Threads hand their exceptions to `threading.excepthook` by way of a function that each makes at its beginning
+(`threading._make_invoke_excepthook`). Ours stands around that one, so `threading.excepthook` is whatever the
+program makes of it, at any time.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from otel_concurrency.hooks.failures import Failures
+from otel_concurrency.hooks.patch import Patch
+
+_logger = logging.getLogger(__name__)
+
+
+class UncaughtHook:
+    """Notes exceptions that nobody caught.
+
+    Args:
+        failures: Takes the notes.
+    """
+
+    def __init__(self, failures: Failures) -> None:
+        self._failures = failures
+        self._seen = 0  # id of the exception that the main thread ended with
+        self._patches = [
+            Patch(sys, "excepthook", self._observe_main),
+            Patch(threading, "_make_invoke_excepthook", self._observe_threads),
+        ]
+
+    def __repr__(self) -> str:
+        return f"<UncaughtHook {self._patches}>"
+
+    def install(self) -> None:
+        """Attach to both; a second call changes nothing."""
+        for patch in self._patches:
+            try:
+                patch.install()
+            except AttributeError:
+                _logger.warning("threading has no %s; exceptions in threads are not reported", patch.name)
+
+    def remove(self) -> None:
+        """Put everything back, last first."""
+        for patch in reversed(self._patches):
+            patch.remove()
+
+    def look_back(self) -> None:
+        """Note what has ended the main thread, if a hook that came after ours has kept it from us."""
+        error = getattr(sys, "last_value", None)
+        ours = self._patches[0]
+        if error is not None and id(error) != self._seen and not ours.is_outermost:
+            self._note_main(error)
+
+    def _note_main(self, error: BaseException) -> None:
+        if hasattr(sys, "ps1"):  # somebody tries things out
+            return
+        self._seen = id(error)
+        kind = "main" if threading.current_thread() is threading.main_thread() else "thread"
+        self._failures.note(kind, error, is_here=True, may_act=True)
+
+    def _observe_main(self, original: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[[], None]]:
+        is_on = True
+
+        @functools.wraps(original)
+        def excepthook(kind: Any, value: Any, traceback: Any, /) -> Any:
+            if is_on and isinstance(value, BaseException):
+                self._note_main(value)
+            return original(kind, value, traceback)
+
+        def silence() -> None:
+            nonlocal is_on
+            is_on = False
+
+        return excepthook, silence
+
+    def _observe_threads(self, original: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[[], None]]:
+        failures = self._failures
+        is_on = True
+
+        @functools.wraps(original)
+        def _make_invoke_excepthook() -> Callable[[Any], None]:
+            invoke = original()
+
+            def invoke_excepthook(thread: Any) -> Any:
+                if is_on:
+                    failures.note("thread", sys.exc_info()[1], is_here=True, may_act=True)
+                return invoke(thread)
+
+            return invoke_excepthook
+
+        def silence() -> None:
+            nonlocal is_on
+            is_on = False
+
+        return _make_invoke_excepthook, silence

@@ -1,0 +1,238 @@
+"""Every failure once, in the trace that created the work; what is handled, never."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from opentelemetry.test._otlp_test_server import OtlpProtoTestServer
+
+from tests.conftest import WITH_UVLOOP
+from tests.e2e.conftest import COMMAND, clean_environ, environ_for
+
+PROGRAM = Path(__file__).with_name("failing.py")
+
+TOLD: dict[str, tuple[str, dict[str, object]]] = {  # row: its event, and more that the record says
+    "task_never_retrieved": (
+        "asyncio.task.exception_never_retrieved",
+        {"asyncio.task.name": "worker-7", "asyncio.task.coroutine.name": "__main__.fails"},
+    ),
+    "future_never_retrieved": ("asyncio.future.exception_never_retrieved", {}),
+    "gather_never_retrieved": ("asyncio.future.exception_never_retrieved", {}),
+    "executor_never_awaited": ("asyncio.future.exception_never_retrieved", {}),
+    "sent_from_a_thread": ("asyncio.future.exception_never_retrieved", {}),
+    "callback": ("asyncio.eventloop.callback_failed", {"code.function.name": "__main__.raises"}),
+    "done_callback": ("asyncio.eventloop.callback_failed", {}),
+    "asyncgen_left": ("asyncio.asyncgen.finaliser_failed", {}),
+    "pool_future": ("python.executor.future.unretrieved", {"python.executor.name": "files"}),
+    "process_pool_future": ("python.executor.future.unretrieved", {}),
+    "process": ("python.process.exception_uncaught", {}),
+    "forked_process": ("python.process.exception_uncaught", {}),
+    "thread": ("python.thread.exception_uncaught", {"thread.name": "worker-8"}),
+    "unraisable": ("python.exception.unraisable", {}),
+}
+RAISED_NOTHING = {
+    "task_destroyed_pending": ("asyncio.task.destroyed_pending", "Task was destroyed but it is pending!"),
+    "coroutine_never_awaited": (
+        "python.coroutine.never_awaited",
+        "coroutine 'coroutine_never_awaited' was never awaited",
+    ),
+}
+TRACELESS = {"asyncgen_collected": "asyncio.asyncgen.finaliser_failed"}
+SILENT = (
+    *("task_awaited", "task_gathered", "task_in_a_group", "task_cancelled", "task_timed_out"),
+    *("future_retrieved", "executor_awaited", "sent_and_waited_for", "callback_that_catches"),
+    *("coroutine_closed", "pool_future_looked_at", "asyncgen_closed", "thread_that_catches"),
+)
+ROWS = (*TOLD, *RAISED_NOTHING, *TRACELESS, *SILENT, "context_detach")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a program exported, and what it printed."""
+
+    err: str
+    spans: dict[str, Any]
+    records: list[Any]
+    failures: dict[tuple[str, str], int]
+
+
+def attributes(pairs: Any) -> dict[str, Any]:
+    return {pair.key: getattr(pair.value, pair.value.WhichOneof("value")) for pair in pairs}
+
+
+def last_totals(metrics: Any) -> dict[tuple[str, str, str], int]:
+    """The last total of each process, by the process, the kind of failure and the type of the exception."""
+    totals = {}
+    for metric in metrics:
+        if metric.metric.name == "python.failures":
+            process = attributes(metric.resource.attributes)["service.instance.id"]
+            for point in metric.metric.sum.data_points:
+                told = attributes(point.attributes)
+                key = process, told["python.failure.kind"], told.get("error.type", "")
+                totals[key] = point.as_int
+    return totals
+
+
+def outcome(*command: str, env: dict[str, str] | None = None) -> Outcome:
+    """Run a program to its end under `opentelemetry-instrument`."""
+    with OtlpProtoTestServer() as receiver:
+        ended = subprocess.run(
+            [str(COMMAND), *command],
+            env=clean_environ() | environ_for(receiver) | (env or {}),
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        failures: dict[tuple[str, str], int] = {}
+        for (_, *key), count in last_totals(receiver.drain_metrics()).items():
+            kind, error = key
+            failures[kind, error] = failures.get((kind, error), 0) + count
+        return Outcome(
+            ended.stderr,
+            {each.span.name: each.span for each in receiver.drain_spans()},
+            [each.log_record for each in receiver.drain_log_records()],
+            failures,
+        )
+
+
+@pytest.fixture(scope="module", params=["asyncio", WITH_UVLOOP])
+def all_rows(request: pytest.FixtureRequest) -> Outcome:
+    return outcome(sys.executable, str(PROGRAM), request.param, *ROWS)
+
+
+def about(all_rows: Outcome, row: str) -> list[Any]:
+    """The records that a row's failure made."""
+    return [
+        record
+        for record in all_rows.records
+        if row in (record.body.string_value, attributes(record.attributes).get("exception.message"))
+    ]
+
+
+@pytest.mark.parametrize("row", TOLD)
+def test_a_failure_is_told_once_in_its_trace(all_rows: Outcome, row: str) -> None:
+    event, more = TOLD[row]
+    (record,) = about(all_rows, row)
+    told = attributes(record.attributes)
+    span = all_rows.spans[row]
+    assert record.event_name == event
+    assert (record.trace_id, record.span_id) == (span.trace_id, span.span_id)
+    assert told["exception.type"] == told["error.type"]
+    assert told["exception.type"].endswith("main__.FailingError")
+    assert "FailingError: " + row in told["exception.stacktrace"]
+    assert {key: told[key] for key in more} == more
+    assert {"thread.id", "process.pid"} <= told.keys()
+
+
+@pytest.mark.parametrize("row", RAISED_NOTHING)
+def test_work_that_came_to_nothing_is_told_once_in_its_trace(all_rows: Outcome, row: str) -> None:
+    event, body = RAISED_NOTHING[row]
+    (record,) = [each for each in all_rows.records if each.event_name == event]
+    span = all_rows.spans[row]
+    assert record.body.string_value == body
+    assert (record.trace_id, record.span_id) == (span.trace_id, span.span_id)
+    assert attributes(record.attributes)["code.file.path"] == str(PROGRAM)
+
+
+@pytest.mark.parametrize("row", TRACELESS)
+def test_where_nobody_knows_the_trace_none_is_told(all_rows: Outcome, row: str) -> None:
+    (record,) = about(all_rows, row)
+    assert (record.event_name, record.trace_id) == (TRACELESS[row], b"")
+
+
+@pytest.mark.parametrize("row", SILENT)
+def test_what_is_handled_is_not_told(all_rows: Outcome, row: str) -> None:
+    assert about(all_rows, row) == []
+    assert all_rows.spans[row].name == row
+
+
+def test_a_context_that_cannot_be_left_is_one_event_without_a_traceback_on_the_way(all_rows: Outcome) -> None:
+    (record,) = [each for each in all_rows.records if "detach" in each.event_name]
+    assert record.trace_id == all_rows.spans["context_detach"].trace_id
+    assert attributes(record.attributes)["code.function.name"].endswith("in_a_span")
+    assert "Failed to detach" not in all_rows.err
+
+
+def test_nothing_else_is_told(all_rows: Outcome) -> None:
+    told = sorted(record.event_name or record.body.string_value for record in all_rows.records)
+    assert told == sorted(
+        [
+            *(event for event, _ in TOLD.values()),
+            *(event for event, _ in RAISED_NOTHING.values()),
+            *TRACELESS.values(),
+            "opentelemetry.context.detach_failed",
+        ]
+    )
+
+
+def test_all_are_counted(all_rows: Outcome) -> None:
+    error = "__main__.FailingError"
+    assert all_rows.failures == {
+        ("task_never_retrieved", error): 1,
+        ("future_never_retrieved", error): 4,
+        ("task_destroyed_pending", ""): 1,
+        ("callback", error): 2,
+        ("asyncgen", error): 2,
+        ("coroutine_never_awaited", ""): 1,
+        ("executor_future", error): 2,
+        ("process", "__mp_main__.FailingError"): 1,
+        ("process", error): 1,
+        ("thread", error): 1,
+        ("unraisable", error): 1,
+        ("context_detach", "ValueError"): 1,
+    }
+
+
+def test_python_says_what_it_always_says(all_rows: Outcome) -> None:
+    for said in (
+        "Task exception was never retrieved",
+        "Exception in thread worker-8",
+        "Task was destroyed but it is pending!",
+        "RuntimeWarning: coroutine 'coroutine_never_awaited' was never awaited",
+        "Exception ignored in: <function Fails.__del__",
+    ):
+        assert said in all_rows.err
+    assert all_rows.err.count("Process worker-9") == 2
+
+
+def test_an_uncaught_exception_arrives_before_the_process_is_gone() -> None:
+    trace_id, span_id = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+    ended = outcome(
+        sys.executable,
+        "-c",
+        "raise LookupError('gone')",
+        env={"TRACEPARENT": f"00-{trace_id}-{span_id}-01"},
+    )
+    (record,) = ended.records
+    assert (record.event_name, record.severity_text) == ("python.exception.uncaught", "FATAL")
+    assert (record.trace_id.hex(), record.span_id.hex()) == (trace_id, span_id)
+    assert attributes(record.attributes)["exception.stacktrace"] == ended.err
+    assert ended.failures == {("main", "LookupError"): 1}
+
+
+@pytest.mark.parametrize(
+    ("hook", "says"),
+    [
+        ("def hook(*args): print('theirs', file=sys.stderr)", "theirs\n"),
+        ("def hook(*args, before=sys.excepthook): before(*args)", "LookupError: gone\n"),
+    ],
+    ids=["alone", "with the one before"],
+)
+def test_a_hook_that_the_program_sets_later_keeps_nothing_from_us(hook: str, says: str) -> None:
+    ended = outcome(
+        sys.executable, "-c", f"import sys\n{hook}\nsys.excepthook = hook\nraise LookupError('gone')"
+    )
+    assert ended.err.endswith(says)
+    (record,) = ended.records
+    assert record.event_name == "python.exception.uncaught"
+
+
+@pytest.mark.parametrize("code", ["raise SystemExit(3)", "raise KeyboardInterrupt", "pass"])
+def test_an_end_on_purpose_is_no_failure(code: str) -> None:
+    ended = outcome(sys.executable, "-c", code)
+    assert (ended.records, ended.failures) == ([], {})
