@@ -319,6 +319,7 @@ class StallOptions:
 class FailureOptions:
     """Options of `concurrency_failures` in a configuration file; None leaves the variable or the default."""
 
+    max_coroutines: int | None = None
     max_error_types: int | None = None
 
 

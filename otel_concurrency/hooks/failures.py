@@ -112,7 +112,7 @@ class Failures:
             origin: Context variable whose value notes keep.
             max_error_types: Exception type names counted apart, then `_other`.
         """
-        self.counts = EventCounts(max_error_types=max_error_types)
+        self.counts = EventCounts(max_names=max_error_types)
         self._origin = origin
         self._listener = listener
 

@@ -14,6 +14,7 @@ from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
 from otel_concurrency.config import Config, FailureOptions
 from otel_concurrency.hooks import fork
 from otel_concurrency.hooks.asyncgens import AsyncgenHook
+from otel_concurrency.hooks.cancellations import CancellationHook
 from otel_concurrency.hooks.detach_failures import DetachFailures
 from otel_concurrency.hooks.failures import FAILURES
 from otel_concurrency.hooks.gc import GcHook
@@ -23,7 +24,8 @@ from otel_concurrency.hooks.process_failures import ProcessFailureHook
 from otel_concurrency.hooks.unawaited import UnawaitedHook
 from otel_concurrency.hooks.uncaught import UncaughtHook
 from otel_concurrency.hooks.unraisable import UnraisableHook
-from otel_concurrency.signals import shutdown
+from otel_concurrency.signals import providers, shutdown
+from otel_concurrency.signals.cancellations import CancelledSpans, Timeouts
 from otel_concurrency.signals.failures import FailureReports
 from otel_concurrency.signals.producer import default_producer
 
@@ -54,6 +56,8 @@ class FailureInstrumentor(BaseInstrumentor):
             origin=getattr(opentelemetry_context._RUNTIME_CONTEXT, "_current_context", None),
             max_error_types=config.max_error_types,
         )
+        timeouts = Timeouts(max_coroutines=config.max_coroutines)
+        cancellations = CancellationHook(timeouts.expired)
         asyncgens = AsyncgenHook(FAILURES.collections)
         self._hooks = (
             GcHook(FAILURES.collections),
@@ -64,10 +68,13 @@ class FailureInstrumentor(BaseInstrumentor):
             asyncgens,
             LoopExceptionHook(LoopFailures(FAILURES, asyncgens.was_collected).note),
             DetachFailures(FAILURES),
+            cancellations,
         )
         for hook in self._hooks:
             hook.install()
         default_producer().register(reports)
+        default_producer().register(timeouts)
+        leave_spans = providers.watch_spans(CancelledSpans(cancellations.why))
 
         def tell_the_rest() -> None:
             uncaught.look_back()
@@ -76,9 +83,12 @@ class FailureInstrumentor(BaseInstrumentor):
         def begin_in_child() -> None:
             FAILURES.reset()
             reports.begin()
+            timeouts.begin()
 
         atexit.register(tell_the_rest)  # for programs that end without us
         self._undo = (
+            leave_spans,
+            lambda: default_producer().unregister(timeouts),
             lambda: default_producer().unregister(reports),
             reports.drain,
             FAILURES.stop,

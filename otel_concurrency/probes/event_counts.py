@@ -18,11 +18,11 @@ class EventCounts:
     """Counts events by what is told of them.
 
     Args:
-        max_error_types: Exception type names kept, the last part of a key, then `_other`.
+        max_names: Values kept of the last part of a key, the type of an exception as a rule, then `_other`.
     """
 
-    def __init__(self, *, max_error_types: int = 50) -> None:
-        self._max_error_types = max_error_types
+    def __init__(self, *, max_names: int = 50) -> None:
+        self._max_names = max_names
         self.reset()
 
     def __repr__(self) -> str:
@@ -32,7 +32,7 @@ class EventCounts:
         """Count one event.
 
         Args:
-            *key: What it is about; last the type of an exception, or nothing.
+            *key: What it is about; last a name, or nothing.
         """
         self._pending.append(key)
         if len(self._pending) > MAX_PENDING:
@@ -48,20 +48,20 @@ class EventCounts:
         self._lock = threading.Lock()  # another thread may have held it at the fork
         self._pending: deque[Key] = deque()
         self._counts: dict[Key, int] = {}
-        self._error_types: set[str] = set()
+        self._names: set[str] = set()
 
     def _add_up(self) -> None:
         if not self._lock.acquire(blocking=False):  # somebody is at it, perhaps this very thread
             return
         try:
             while self._pending:
-                *rest, error_type = self._pending.popleft()
-                if error_type and error_type not in self._error_types:
-                    if len(self._error_types) >= self._max_error_types:
-                        error_type = OTHER
+                *rest, name = self._pending.popleft()
+                if name and name not in self._names:
+                    if len(self._names) >= self._max_names:
+                        name = OTHER
                     else:
-                        self._error_types.add(error_type)
-                key = (*rest, error_type)
+                        self._names.add(name)
+                key = (*rest, name)
                 self._counts[key] = self._counts.get(key, 0) + 1
         finally:
             self._lock.release()

@@ -50,7 +50,7 @@ class LoopExceptions:
         self, loop_of: Callable[[object], tuple[int | None, str]], *, max_error_types: int = 50
     ) -> None:
         self._loop_of = loop_of
-        self._counts = EventCounts(max_error_types=max_error_types)
+        self._counts = EventCounts(max_names=max_error_types)
         self.lost = 0
 
     def note(self, loop: object, context: object) -> None:

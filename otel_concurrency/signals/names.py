@@ -53,6 +53,8 @@ CODE_FILE_PATH = "code.file.path"
 CODE_LINE_NUMBER = "code.line.number"
 SUPPRESSED = "otel_concurrency.events.suppressed"
 FAILURE_KIND = "python.failure.kind"
+CANCELLATION_REASON = "asyncio.cancellation.reason"
+CANCELLED_BY = "asyncio.cancellation.by"
 EXCEPTION_TYPE = "exception.type"
 EXCEPTION_MESSAGE = "exception.message"
 EXCEPTION_STACKTRACE = "exception.stacktrace"
@@ -112,6 +114,10 @@ ATTRIBUTE_MEANINGS = {
     "`future_never_retrieved`, `task_destroyed_pending`, `callback`, `asyncgen`, `transport`, `server` or "
     "`other`; a pool's future that nobody looked at (`executor_future`); a `context_detach` that failed in "
     "OpenTelemetry",
+    CANCELLATION_REASON: "of a span that ended because its task was cancelled: a `timeout`, a `task_group` "
+    "in which another task failed, the end of the `gather` that waited for it, the `shutdown` of its event "
+    "loop; else `unknown`",
+    CANCELLED_BY: "name of the task that cancelled it, where it is known",
     EXCEPTION_TYPE: "qualified type of the exception",
     EXCEPTION_MESSAGE: "what it says",
     EXCEPTION_STACKTRACE: "its traceback, and those of its causes; the innermost 100 frames",
@@ -125,6 +131,9 @@ ATTRIBUTE_MEANINGS = {
     TASK_NAME: "name of the asyncio task that emitted the log record; absent outside a task",
 }
 """Attribute key to its meaning and values."""
+
+CANCELLATION_ATTRIBUTES = (CANCELLATION_REASON, CANCELLED_BY)
+"""What a span carries that a cancellation has ended."""
 
 LOG_ATTRIBUTES = (THREAD_ID, THREAD_NAME, PROCESS_PID, TASK_NAME)
 """What every log record carries."""
@@ -561,6 +570,13 @@ SHUTDOWN_DURATION = Instrument(
     "From `process.shutdown.started` to `process.shutdown.completed`",
     (SHUTDOWN_REASON,),
 )
+TIMEOUTS_EXPIRED = Instrument(
+    "asyncio.timeout.expired",
+    "{timeout}",
+    "counter",
+    "Timeouts that have cancelled a task: of `asyncio.timeout` and `asyncio.wait_for`",
+    (CODE_FUNCTION_NAME,),
+)
 FAILURES = Instrument(
     "python.failures",
     "{failure}",
@@ -632,6 +648,7 @@ INSTRUMENTS = (
     GIL_WAIT_MAX,
     CPU_THROTTLED_TIME,
     SHUTDOWN_DURATION,
+    TIMEOUTS_EXPIRED,
     FAILURES,
     OVERHEAD_TIME,
 )

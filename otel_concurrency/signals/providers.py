@@ -6,13 +6,14 @@ that export, and a `LoggerProvider` only appends (`SynchronousMultiLogRecordProc
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from opentelemetry._logs import get_logger_provider
 from opentelemetry.metrics import get_meter_provider
 from opentelemetry.sdk._logs import LoggerProvider, LogRecordProcessor
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.trace import get_tracer_provider
 
 from otel_concurrency.signals.exporting import PoliteExports, SpanEncoding
@@ -71,6 +72,22 @@ def leave() -> None:
     provider = get_logger_provider()
     if isinstance(provider, LoggerProvider):
         _set_processors(provider, _others(_processors(provider)))
+
+
+def watch_spans(processor: SpanProcessor) -> Callable[[], None]:
+    """Let a processor of ours see the spans of the global provider; returns what takes it out again."""
+    provider = get_tracer_provider()
+    if not isinstance(provider, TracerProvider):
+        return lambda: None
+    provider.add_span_processor(processor)
+
+    def leave() -> None:
+        chain: Any = getattr(provider, "_active_span_processor", None)
+        processors = getattr(chain, "_span_processors", None)
+        if isinstance(processors, tuple):
+            chain._span_processors = tuple(each for each in processors if each is not processor)
+
+    return leave
 
 
 def _is_ours(processor: LogRecordProcessor) -> bool:
