@@ -143,6 +143,7 @@ class Failures:
         kind: Kind,
         error: BaseException | None,
         *,
+        origin: object = None,
         context: Context | None = None,
         is_here: bool = False,
         may_act: bool = False,
@@ -159,7 +160,8 @@ class Failures:
         Args:
             kind: What Python gave up on.
             error: What was raised, if anything; not kept.
-            context: Where the work was created.
+            origin: What the origin variable had where the work was created, if somebody has kept that.
+            context: Where the work was created, else.
             is_here: Whether it was created in the current context, if no collection brought us here.
             may_act: Whether this is a place where anything may be done.
             message: In the place of the exception's own.
@@ -193,7 +195,7 @@ class Failures:
                     message=message or ("" if error is None else message_of(error)),
                     stack="" if error is None else stack_of(error),
                     place=place,
-                    origin=self._origin_of(error, context, is_here),
+                    origin=origin or self._origin_of(error, context, is_here),
                     carrier=carrier,
                     task=task,
                     coroutine=coroutine,

@@ -3,10 +3,10 @@
 `add_done_callback`: the callback runs in a copy of the context of whoever added it, wherever it is called.
 One that is added to a future that is done already is called at once, by the adder, and needs nothing.
 
-`set_exception`, so the failing path alone: a future of a measured pool that nobody waits for becomes, until
-somebody asks for its result or its exception, or adds a callback, an object of a subclass of its class that
-looks the same and notices its own end. Leans on CPython `concurrent/futures/_base.py`: `_state`, `_waiters`,
-`_condition`, `_done_callbacks`, `_exception`; and on `_WorkItem` in `thread.py` and `process.py`.
+`set_exception`, so the failing path alone: a future of a measured pool that nobody waits for is watched until
+somebody asks for its result or its exception, or adds a callback, see unseen.py. Leans on CPython
+`concurrent/futures/_base.py`: `_state`, `_waiters`, `_condition`, `_done_callbacks`; and on `_WorkItem` in
+`thread.py` and `process.py`.
 """
 
 from __future__ import annotations
@@ -24,14 +24,12 @@ from otel_concurrency.hooks.creation_context import creation_context
 from otel_concurrency.hooks.failures import FAILURES
 from otel_concurrency.hooks.patch import Patch
 from otel_concurrency.hooks.thread_pools import POOL_KEY
-from otel_concurrency.probes.pure import type_name
+from otel_concurrency.hooks.unseen import Unseen, UnseenWatch
 
-_WATCH_KEY = "_otel_concurrency_watch"
 # Who calls `set_exception`, and the name of its work item, or of the task that is handed on.
 _ITEMS = {"run": "self", "process_result_item": "work_item", "_set_concurrent_future_state": "source"}
 _ITEM = "executor_future"
 _CONTEXT_KEY = "_otel_concurrency_context"
-_UNWATCHED = ("", None, None, None, None)
 _UNDONE = ("PENDING", "RUNNING")
 _OWN = ("asyncio.futures", "otel_concurrency.hooks.thread_pools")
 
@@ -117,10 +115,10 @@ def _watch(future: Any, exception: Any, caller: Any) -> None:
         if pool is not None or kind != _ITEM:
             # What went to another process took its context along as text.
             carrier = function.parcel[0] if hasattr(type(function), "parcel") else None
-            watch = (kind, pool, exception.__traceback__, context, carrier)
-            future_class: Any = type(future)
-            future.__class__ = _unseen_class(future_class)
-            vars(future)[_WATCH_KEY] = watch
+            unseen = Unseen(
+                kind, exception, exception.__traceback__, pool=pool, context=context, carrier=carrier
+            )
+            _unseen.begin(future, unseen)
     except (AttributeError, TypeError):  # a class whose objects cannot change theirs, or no exception at all
         pass
     except Exception:
@@ -155,51 +153,10 @@ def _cause_of(caller: Any) -> tuple[str, Any, Context | None]:
     return _ITEM, function, getattr(function, _CONTEXT_KEY, None)
 
 
-@functools.lru_cache(maxsize=16)
-def _unseen_class(kind: Any) -> type[Any]:
-    """Make the subclass of a future class whose objects have failed, unseen."""
-
-    def result(self: Any, timeout: Any = None) -> Any:
-        try:
-            _seen(self, kind)
-            return kind.result(self, timeout)
-        finally:
-            del self  # as CPython does: the exception's traceback leads here
-
-    def exception(self: Any, timeout: Any = None) -> Any:
-        _seen(self, kind)
-        return kind.exception(self, timeout)
-
-    def add_done_callback(self: Any, fn: Any) -> None:
-        *_, context, _ = vars(self).get(_WATCH_KEY, _UNWATCHED)
-        _seen(self, kind)
-        if context is not None:
-            FAILURES.hand_on(self._exception, context)
-        kind.add_done_callback(self, fn)
-
-    members: dict[str, Any] = {"__del__": _let_go, "__slots__": (), "__doc__": kind.__doc__}
-    looks: tuple[Any, ...] = (result, exception, add_done_callback)
-    for member in looks:
-        members[member.__name__] = functools.update_wrapper(member, getattr(kind, member.__name__))
-    return type(
-        kind.__name__, (kind,), {**members, "__module__": kind.__module__, "__qualname__": kind.__qualname__}
-    )
+def _hand_on(future: Any, method: str, unseen: Unseen) -> None:
+    """Remember the context of one that goes on: an event loop's future gets the exception, and knows none."""
+    if method == "add_done_callback" and unseen.context is not None:
+        FAILURES.hand_on(unseen.error, unseen.context)
 
 
-def _seen(future: Any, kind: type[Any]) -> None:
-    future.__class__ = kind
-    vars(future).pop(_WATCH_KEY, None)
-
-
-def _let_go(future: Any) -> None:
-    # In a collection, maybe.
-    kind, pool, traceback, context, carrier = vars(future).get(_WATCH_KEY, _UNWATCHED)
-    error = future._exception
-    # Its traceback has grown where `result()`, called just before we watched, has raised it.
-    if not kind or error is None or error.__traceback__ is not traceback:
-        return
-    name = ""
-    if pool is not None:
-        pool.unretrieved(type_name(type(error)))
-        name = pool.name
-    FAILURES.note(kind, error, context=context, carrier=carrier, pool=name)
+_unseen = UnseenWatch(("result", "exception", "add_done_callback"), _hand_on)

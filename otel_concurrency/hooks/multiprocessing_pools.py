@@ -10,6 +10,8 @@ The carrier is captured where `apply`, `map`, `imap`, `starmap` and their asynch
 object, on the submitter's thread: `ApplyResult.__init__` and `IMapIterator.__init__`. A chunk is one item, as
 the pool has it. A `ThreadPool` item runs in a copy of its submitter's whole context.
 
+A failure is seen where a result gets it, `ApplyResult._set`, and noticed if nobody looks, see unseen.py.
+
 Leans on CPython `multiprocessing/pool.py`, 3.10 to 3.15.
 """
 
@@ -37,9 +39,13 @@ from otel_concurrency.hooks.pool_ends import (
     unfinished,
 )
 from otel_concurrency.hooks.pool_items import Fence, creation_site, now_ns
+from otel_concurrency.hooks.unseen import Unseen, UnseenWatch
 from otel_concurrency.hooks.worker_crashes import reason_of
 from otel_concurrency.probes.crossing import KEY, Carrier, Observer
 from otel_concurrency.probes.work import PoolLevel, PoolProbe, WorkProbe
+
+_ITEM = "executor_future"
+_unseen = UnseenWatch(("get", "successful"))
 
 
 class MultiprocessingPoolHook:
@@ -106,6 +112,7 @@ class MultiprocessingPoolHook:
                 )
 
     def _patch(self, module: ModuleType) -> None:
+        self._apply_result, self._map_result = module.ApplyResult, module.MapResult
         for owner, name, make in (
             (module, "worker", self._work),
             (module.Pool, "_maintain_pool", self._maintain),
@@ -114,6 +121,8 @@ class MultiprocessingPoolHook:
             (module.ApplyResult, "__init__", self._submit),
             (module.MapResult, "__init__", self._submit_chunks),
             (module.IMapIterator, "__init__", self._submit),
+            (module.ApplyResult, "_set", self._end),
+            (module.MapResult, "_set", self._end),
             (module.ThreadPool, "_setup_queues", self._set_up),
             (module.Pool, "_setup_queues", self._set_up),
         ):
@@ -172,6 +181,25 @@ class MultiprocessingPoolHook:
             note.submitted_ns = now_ns()
             for _ in range(result._number_left):
                 ours.probe.submitted()
+
+    def _end(self, original: Callable[..., None], switch: Switch) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def _set(result: Any, i: int, outcome: Any) -> None:
+            if switch.is_on and not outcome[0]:
+                self._fence(self._watch_failed, result, outcome[1])
+            original(result, i, outcome)
+
+        return _set
+
+    def _watch_failed(self, result: Any, error: BaseException) -> None:
+        """Notice it if nobody looks at a failure; whoever waits for it, or has asked to be called, does."""
+        ours = self._pools.get(result._pool._outqueue) if result._pool is not None else None
+        if ours is None or result._error_callback or result._event._cond._waiters:
+            return
+        if type(result) in (self._apply_result, self._map_result):  # not failed before, and nobody's own
+            note: Note | None = getattr(result, KEY, None)
+            origin = None if note is None else note.origin
+            _unseen.begin(result, Unseen(_ITEM, error, error.__traceback__, pool=ours.probe, origin=origin))
 
     def _check(self, original: Callable[[Any], None], switch: Switch) -> Callable[..., Any]:
         @functools.wraps(original)

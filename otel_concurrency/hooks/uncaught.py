@@ -94,7 +94,14 @@ class UncaughtHook:
 
             def invoke_excepthook(thread: Any) -> Any:
                 if is_on:
-                    failures.note("thread", sys.exc_info()[1], is_here=True, may_act=True)
+                    failures.note(
+                        "thread",
+                        sys.exc_info()[1],
+                        # From 3.14 on a thread is outside of its context here.
+                        context=getattr(thread, "_context", None),
+                        is_here=True,
+                        may_act=True,
+                    )
                 return invoke(thread)
 
             return invoke_excepthook

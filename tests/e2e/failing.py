@@ -15,6 +15,7 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
+from multiprocessing.pool import ThreadPool
 from typing import Any
 
 from opentelemetry import trace
@@ -217,6 +218,50 @@ async def process_pool_future(name: str) -> None:
 def in_child(name: str) -> None:
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         pool.submit(raises, name)
+
+
+@row
+async def thread_pool_result(name: str) -> None:
+    def submit() -> None:
+        with ThreadPool(1) as pool:
+            pool.apply_async(raises, (name,))
+            pool.close()
+            pool.join()
+
+    await asyncio.to_thread(submit)
+
+
+@row
+async def thread_pool_results_looked_at(name: str) -> None:
+    def submit() -> None:
+        with ThreadPool(1) as pool:
+            looks: list[Callable[[], Any]] = [
+                lambda: pool.apply(raises, (name,)),
+                lambda: pool.apply_async(raises, (name,)).get(),
+                lambda: pool.map(raises, (name,)),
+                lambda: list(pool.imap(raises, (name,))),
+                pool.apply_async(raises, (name,)).get,
+            ]
+            for look in looks:
+                try:
+                    look()
+                except FailingError:
+                    pass
+            looks.clear()
+            pool.apply_async(raises, (name,), error_callback=print).wait()
+
+    await asyncio.to_thread(submit)
+
+
+@row
+async def mp_pool_result(name: str) -> None:
+    def submit() -> None:
+        with get_context("spawn").Pool(1) as pool:
+            pool.map_async(raises, (name,))
+            pool.close()
+            pool.join()
+
+    await asyncio.to_thread(submit)
 
 
 @row

@@ -30,6 +30,8 @@ TOLD: dict[str, tuple[str, dict[str, object]]] = {  # row: its event, and more t
     "asyncgen_left": ("asyncio.asyncgen.finaliser_failed", {}),
     "pool_future": ("python.executor.future.unretrieved", {"python.executor.name": "files"}),
     "process_pool_future": ("python.executor.future.unretrieved", {}),
+    "thread_pool_result": ("python.executor.future.unretrieved", {}),
+    "mp_pool_result": ("python.executor.future.unretrieved", {}),
     "process": ("python.process.exception_uncaught", {}),
     "forked_process": ("python.process.exception_uncaught", {}),
     "thread": ("python.thread.exception_uncaught", {"thread.name": "worker-8"}),
@@ -46,6 +48,7 @@ TRACELESS = {"asyncgen_collected": "asyncio.asyncgen.finaliser_failed"}
 SILENT = (
     *("task_awaited", "task_gathered", "task_in_a_group", "task_cancelled", "task_timed_out"),
     *("future_retrieved", "executor_awaited", "sent_and_waited_for", "callback_that_catches"),
+    "thread_pool_results_looked_at",
     *("coroutine_closed", "pool_future_looked_at", "asyncgen_closed", "thread_that_catches"),
 )
 ROWS = (*TOLD, *RAISED_NOTHING, *TRACELESS, *SILENT, "context_detach")
@@ -179,7 +182,7 @@ def test_all_are_counted(all_rows: Outcome) -> None:
         ("callback", error): 2,
         ("asyncgen", error): 2,
         ("coroutine_never_awaited", ""): 1,
-        ("executor_future", error): 2,
+        ("executor_future", error): 4,
         ("process", "__mp_main__.FailingError"): 1,
         ("process", error): 1,
         ("thread", error): 1,
@@ -194,7 +197,7 @@ def test_python_says_what_it_always_says(all_rows: Outcome) -> None:
         "Exception in thread worker-8",
         "Task was destroyed but it is pending!",
         "RuntimeWarning: coroutine 'coroutine_never_awaited' was never awaited",
-        "Exception ignored in: <function Fails.__del__",
+        "<function Fails.__del__",
     ):
         assert said in all_rows.err
     assert all_rows.err.count("Process worker-9") == 2
