@@ -239,3 +239,60 @@ def test_a_hook_that_the_program_sets_later_keeps_nothing_from_us(hook: str, say
 def test_an_end_on_purpose_is_no_failure(code: str) -> None:
     ended = outcome(sys.executable, "-c", code)
     assert (ended.records, ended.failures) == ([], {})
+
+
+UNRAISABLE = """
+import atexit, os, signal
+
+class Fails:
+    def __del__(self):
+        raise KeyError("last words")
+"""
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        "Fails(); os._exit(0)",
+        "Fails(); os.kill(os.getpid(), signal.SIGTERM)",
+        "atexit.register(Fails().__del__)",
+        "atexit.register(lambda: {}['last words'])",
+    ],
+)
+def test_the_last_words_of_a_process_arrive(end: str) -> None:
+    ended = outcome(sys.executable, "-c", UNRAISABLE + end)
+    told = {(each.event_name, each.body.string_value) for each in ended.records if "exc" in each.event_name}
+    assert told == {("python.exception.unraisable", "'last words'")}
+
+
+def test_a_fork_tells_only_what_fails_in_it() -> None:
+    program = (
+        UNRAISABLE
+        + """
+Fails()
+pid = os.fork()
+if pid:
+    os.waitpid(pid, 0)
+else:
+    raise LookupError("the child's")
+"""
+    )
+    ended = outcome(sys.executable, "-c", program)
+    assert sorted(each.body.string_value for each in ended.records) == ["'last words'", "the child's"]
+    assert ended.failures == {("unraisable", "KeyError"): 1, ("main", "LookupError"): 1}
+
+
+@pytest.mark.parametrize(
+    ("disabled", "events"), [("", ["LookupError"]), ("exceptions", [])], ids=["upstream's", "none"]
+)
+def test_switched_off_it_leaves_the_place_to_upstream_s(disabled: str, events: list[str]) -> None:
+    ended = outcome(
+        sys.executable,
+        "-c",
+        UNRAISABLE + "Fails()\nraise LookupError",
+        env={
+            "OTEL_PYTHON_CONCURRENCY_FAILURES": "false",
+            "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": disabled,
+        },
+    )
+    assert ([each.event_name for each in ended.records], ended.failures) == (events, {})
