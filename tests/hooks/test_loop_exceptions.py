@@ -128,6 +128,24 @@ def test_removed_it_is_silent_and_the_original_raises_as_before(
     assert counts(counted) == {("other", ""): 1}
 
 
+def test_two_hooks_stand_on_one_method(
+    hook: LoopExceptionHook, counted: LoopExceptions, lazy_loop_factory: LoopFactory
+) -> None:
+    others = LoopExceptions(lambda loop: (0, "selector"))
+    second = LoopExceptionHook(others.note)
+    second.install()
+    loop = lazy_loop_factory()
+    loop.set_exception_handler(lambda loop, context: None)
+    try:
+        loop.call_exception_handler({"message": "both"})
+        second.remove()
+        loop.call_exception_handler({"message": "the first"})
+    finally:
+        second.remove()
+        loop.close()
+    assert (counts(counted), counts(others)) == ({("other", ""): 2}, {("other", ""): 1})
+
+
 def test_many_reports_from_many_threads_are_all_counted(counted: LoopExceptions) -> None:
     def report() -> None:
         for _ in range(MAX_PENDING):
