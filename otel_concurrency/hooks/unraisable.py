@@ -43,7 +43,7 @@ class UnraisableHook:
 
         @functools.wraps(original)
         def unraisablehook(unraisable: Any, /) -> Any:
-            if is_on and unraisable.exc_value is not None:
+            if is_on and unraisable.exc_value is not None and not _is_noted(unraisable.exc_value):
                 note("unraisable", unraisable.exc_value, is_here=True)
             return original(unraisable)
 
@@ -52,3 +52,8 @@ class UnraisableHook:
             is_on = False
 
         return unraisablehook, silence
+
+
+def _is_noted(error: BaseException) -> bool:
+    """Whether it only says what unawaited.py has noted: a warning that a filter has made an exception of."""
+    return type(error) is RuntimeWarning and "was never awaited" in str(error)

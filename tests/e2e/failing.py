@@ -21,6 +21,7 @@ from typing import Any
 from opentelemetry import trace
 
 ROWS: dict[str, Callable[[str], Awaitable[None]]] = {}
+kept: list[object] = []
 tracer = trace.get_tracer("failing")
 
 
@@ -335,6 +336,19 @@ async def context_detach(name: str) -> None:
     generator: Any = in_a_span()
     await generator.__anext__()
     await asyncio.create_task(generator.aclose())
+
+
+@row
+async def task_that_fails_at_the_end(name: str) -> None:
+    """`asyncio.run` cancels it, and looks at what it comes to."""
+
+    async def fails_when_cancelled() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            raise FailingError(name)
+
+    kept.append(asyncio.create_task(fails_when_cancelled()))
 
 
 @row

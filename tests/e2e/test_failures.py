@@ -34,6 +34,7 @@ TOLD: dict[str, tuple[str, dict[str, object]]] = {  # row: its event, and more t
     "mp_pool_result": ("python.executor.future.unretrieved", {}),
     "process": ("python.process.exception_uncaught", {}),
     "forked_process": ("python.process.exception_uncaught", {}),
+    "task_that_fails_at_the_end": ("asyncio.eventloop.exception", {"python.failure.kind": "other"}),
     "thread": ("python.thread.exception_uncaught", {"thread.name": "worker-8"}),
     "unraisable": ("python.exception.unraisable", {}),
 }
@@ -185,6 +186,7 @@ def test_all_are_counted(all_rows: Outcome) -> None:
         ("executor_future", error): 4,
         ("process", "__mp_main__.FailingError"): 1,
         ("process", error): 1,
+        ("other", error): 1,
         ("thread", error): 1,
         ("unraisable", error): 1,
         ("context_detach", "ValueError"): 1,

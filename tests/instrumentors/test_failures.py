@@ -300,6 +300,16 @@ def test_a_coroutine_s_warning_comes_from_the_line_that_let_go_of_it(
     assert record.attributes["code.line.number"] == never.__code__.co_firstlineno
 
 
+def test_a_coroutine_whose_warning_is_made_an_exception_is_told_once(
+    instrumentor: FailureInstrumentor, exporter: InMemoryLogRecordExporter, hook: list[str]
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        never()  # type: ignore[unused-coroutine]
+    assert hook == ["unraisable"]
+    assert [record.event_name for record in told(exporter)] == ["python.coroutine.never_awaited"]
+
+
 class Handler(logging.Handler):
     """In the place of OpenTelemetry's."""
 
