@@ -59,7 +59,12 @@ class UncaughtHook:
         """Note what has ended the main thread, if a hook that came after ours has kept it from us."""
         error = getattr(sys, "last_value", None)
         ours = self._patches[0]
-        if error is not None and id(error) != self._seen and not ours.is_outermost:
+        if (
+            error is not None
+            and id(error) != self._seen
+            and not ours.is_outermost
+            and _went_all_the_way(error)
+        ):
             self._note_main(error)
 
     def _note_main(self, error: BaseException) -> None:
@@ -111,3 +116,9 @@ class UncaughtHook:
             is_on = False
 
         return _make_invoke_excepthook, silence
+
+
+def _went_all_the_way(error: BaseException) -> bool:
+    """Whether it came out of the main module: debuggers and test runners leave others behind there."""
+    at = error.__traceback__
+    return at is not None and at.tb_frame.f_globals.get("__name__") in ("__main__", "runpy")

@@ -246,6 +246,16 @@ def raised_in_thread() -> None:
     raise FailingError("thread")
 
 
+def test_what_a_test_runner_leaves_behind_has_not_ended_the_program(
+    instrumentor: FailureInstrumentor,
+    exporter: InMemoryLogRecordExporter,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "excepthook", print)
+    monkeypatch.setattr(sys, "last_value", raised(), raising=False)
+    assert told(exporter) == []
+
+
 def test_a_thread_that_exits_is_no_failure(
     instrumentor: FailureInstrumentor, exporter: InMemoryLogRecordExporter
 ) -> None:
