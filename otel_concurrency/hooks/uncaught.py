@@ -29,10 +29,12 @@ class UncaughtHook:
 
     Args:
         failures: Takes the notes.
+        origin_of: Returns where an exception was raised, as `Failures.note` takes it; None: nobody knows.
     """
 
-    def __init__(self, failures: Failures) -> None:
+    def __init__(self, failures: Failures, origin_of: Callable[[BaseException], object]) -> None:
         self._failures = failures
+        self._origin_of = origin_of
         self._seen = 0  # id of the exception that the main thread ended with
         self._patches = [
             Patch(sys, "excepthook", self._observe_main),
@@ -71,8 +73,9 @@ class UncaughtHook:
         if hasattr(sys, "ps1"):  # somebody tries things out
             return
         self._seen = id(error)
-        kind = "main" if threading.current_thread() is threading.main_thread() else "thread"
-        self._failures.note(kind, error, is_here=True, may_act=True)
+        is_main = threading.current_thread() is threading.main_thread()
+        origin = self._origin_of(error) if is_main else None
+        self._failures.note("main" if is_main else "thread", error, origin=origin, is_here=True, may_act=True)
 
     def _observe_main(self, original: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[[], None]]:
         is_on = True

@@ -25,8 +25,9 @@ from otel_concurrency.hooks.unawaited import UnawaitedHook
 from otel_concurrency.hooks.uncaught import UncaughtHook
 from otel_concurrency.hooks.unraisable import UnraisableHook
 from otel_concurrency.signals import providers, shutdown
-from otel_concurrency.signals.cancellations import CancelledSpans, Timeouts
+from otel_concurrency.signals.cancellations import SpanEndings, Timeouts
 from otel_concurrency.signals.failures import FailureReports
+from otel_concurrency.signals.left_spans import LeftSpans
 from otel_concurrency.signals.producer import default_producer
 
 
@@ -49,7 +50,8 @@ class FailureInstrumentor(BaseInstrumentor):
         options = {field.name: kwargs.get(field.name) for field in fields(FailureOptions)}
         config = Config.from_options(options, os.environ)
         reports = FailureReports(FAILURES)
-        uncaught = UncaughtHook(FAILURES)
+        left_spans = LeftSpans()
+        uncaught = UncaughtHook(FAILURES, left_spans.context_of)
         FAILURES.listen(
             reports.wake,
             # Where the default runtime context keeps the current span; another one has no such variable.
@@ -74,7 +76,7 @@ class FailureInstrumentor(BaseInstrumentor):
             hook.install()
         default_producer().register(reports)
         default_producer().register(timeouts)
-        leave_spans = providers.watch_spans(CancelledSpans(cancellations.why))
+        leave_spans = providers.watch_spans(SpanEndings(cancellations.why, left_spans.note))
 
         def tell_the_rest() -> None:
             uncaught.look_back()

@@ -24,24 +24,32 @@ from otel_concurrency.signals.readings import Reading, SumReading
 _DEPTH = 8  # frames between a span's end and the `with` that it is the end of
 
 
-class CancelledSpans(SpanProcessor):
-    """Puts the reason into spans that a cancellation ends.
+class SpanEndings(SpanProcessor):
+    """Puts the reason into spans that a cancellation ends, and tells which an exception ends.
 
     Args:
-        why: Tells it of a task.
+        why: Tells the reason of a task's cancellation.
+        left: Called with a span, and with the exception that is there when it ends.
     """
 
-    def __init__(self, why: Callable[[Any], Cancellation]) -> None:
+    def __init__(
+        self, why: Callable[[Any], Cancellation], left: Callable[[Span, BaseException], object]
+    ) -> None:
         self._why = why
+        self._left = left
         self.is_on = True
 
     def _on_ending(self, span: Span) -> None:
         error = sys.exc_info()[1]
-        if error is None or not isinstance(error, asyncio.CancelledError) or not self.is_on:
+        if error is None or not self.is_on:
             return
         try:
-            if _has_left(error):
+            if not _has_left(error):
+                return
+            if isinstance(error, asyncio.CancelledError):
                 self._tell(span)
+            else:
+                self._left(span, error)
         except Exception:  # an SDK that is built differently
             self.is_on = False
 

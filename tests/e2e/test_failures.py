@@ -220,6 +220,60 @@ def test_an_uncaught_exception_arrives_before_the_process_is_gone() -> None:
     assert ended.failures == {("main", "LookupError"): 1}
 
 
+IN_A_SPAN = """
+import asyncio, contextlib, sys
+from opentelemetry import trace
+tracer = trace.get_tracer("job")
+
+@contextlib.contextmanager
+def step(name):
+    with tracer.start_as_current_span(name):
+        yield
+
+def fails(number):
+    raise LookupError(number)
+
+def handled():
+    with tracer.start_as_current_span("handled"), contextlib.suppress(LookupError):
+        with tracer.start_as_current_span("handled, inner"):
+            fails(1)
+
+def job():
+    with tracer.start_as_current_span("job"):
+        with tracer.start_as_current_span("inner"):
+            fails(2)
+
+def job_of_steps():
+    with step("job"), step("inner"):
+        fails(2)
+
+@tracer.start_as_current_span("job")
+def decorated():
+    with tracer.start_as_current_span("inner"):
+        fails(2)
+
+async def task():
+    job()
+
+handled()
+"""
+
+
+@pytest.mark.parametrize("job", ["job()", "job_of_steps()", "decorated()", "asyncio.run(task())"])
+def test_an_uncaught_exception_is_told_in_the_span_that_it_was_raised_in(job: str) -> None:
+    ended = outcome(sys.executable, "-c", IN_A_SPAN + job)
+    (record,) = ended.records
+    inner = ended.spans["inner"]
+    assert (record.trace_id, record.span_id) == (inner.trace_id, inner.span_id)
+
+
+def test_one_that_was_raised_in_no_span_is_told_in_none() -> None:
+    """Although its like was raised in one before."""
+    ended = outcome(sys.executable, "-c", IN_A_SPAN + "fails(2)")
+    (record,) = ended.records
+    assert record.trace_id == b""
+
+
 @pytest.mark.parametrize(
     ("hook", "says"),
     [
