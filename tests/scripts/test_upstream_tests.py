@@ -121,6 +121,9 @@ def test_an_environment_without_us_is_refused(upstream_tests: ModuleType, tmp_pa
     python = tmp_path / "python"
     python.write_text('#!/bin/sh\necho \'{"pytest": "9.0", "opentelemetry-sdk": "1.45.1"}\'\n')
     python.chmod(0o755)
-    missing = "otel-concurrency, opentelemetry-instrumentation, opentelemetry-instrumentation-threading"
+    missing = (
+        "otel-concurrency, opentelemetry-instrumentation, opentelemetry-instrumentation-threading, "
+        "opentelemetry-instrumentation-exceptions"
+    )
     with pytest.raises(UpstreamError, match=f"has no {missing}: install the project"):
         upstream_tests.compare(str(python), tmp_path)

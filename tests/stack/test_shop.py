@@ -22,6 +22,7 @@ NOT_IN_THE_SHOP = (
     "asyncio_eventloop_callback_queue_size",  # uvloop keeps these to itself
     "asyncio_eventloop_timer_count",
     "asyncio_eventloop_stall",  # nobody watches
+    "asyncio_timeout_expired",  # nothing takes so long
     "cpython_gil_probes",
     "cpython_gil_wait",
     "python_process_cpu_throttled",  # where a cgroup limits the CPU
