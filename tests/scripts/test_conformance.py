@@ -415,8 +415,8 @@ class TestSides:
                 },
                 {},
                 (
-                    "hooks of ours are not active: tasks, event loops, loop exceptions, failures, thread pools, "
-                    "futures, process pools, multiprocessing pools, processes, subprocesses"
+                    "hooks of ours are not active: tasks, event loops, loop exceptions, failures, "
+                    "thread pools, futures, process pools, multiprocessing pools, processes, subprocesses"
                 ),
             ),
             ("bare", {"hooks": ["exit"]}, {}, "hooks of ours are active where they must not be: ['exit']"),
