@@ -27,8 +27,10 @@ _LOGGERS = (
     "opentelemetry.exporter.otlp.common.http",
     "opentelemetry.exporter.otlp.proto.grpc.exporter",
     "opentelemetry.sdk._shared_internal",  # the batch processors
+    "otel_concurrency.signals.ending",
 )
-_ALWAYS = ("Transient error ", "Shutdown in progress, aborting retry")
+GIVEN_UP = "The time for the exit, %g s, was over before everything was delivered"
+_ALWAYS = ("Transient error ", "Shutdown in progress, aborting retry", GIVEN_UP)
 _SHUT_DOWN = "Exporter already shutdown, ignoring batch"  # the time for the exit was over, on purpose
 _QUEUE_FULL = "Queue full, dropping "
 _UNREACHABLE = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from otel_concurrency.hooks import fork
 from otel_concurrency.hooks.child_exit import ChildExitHook, is_child, is_daemonic_child
 from otel_concurrency.hooks.exit import ExitHook, ImmediateExitHook
+from otel_concurrency.hooks.export_failures import GIVEN_UP
 from otel_concurrency.hooks.termination import TerminationHook
 from otel_concurrency.signals import jobs, late_threads, pipelines, shutdown
 from otel_concurrency.signals.producer import default_producer
@@ -23,6 +25,8 @@ HEARD_WITHIN_S = 1.0
 
 _BUSY = ("opentelemetry.sdk.", "opentelemetry.exporter.", "otel_concurrency.signals.", "logging")
 """Whose functions may hold a lock that exporting needs."""
+
+_logger = logging.getLogger(__name__)
 
 
 class Ending:
@@ -99,7 +103,8 @@ class Ending:
             self._watch()
 
     def _shut_down(self) -> None:
-        shutdown.shutdown(self._timeout_s, tell=self._complete)
+        if not shutdown.shutdown(self._timeout_s, tell=self._complete) and self._timeout_s > 0:
+            _logger.warning(GIVEN_UP, self._timeout_s)  # an exporter that still waits has said nothing yet
         self._pid = 0  # nothing is left to do, at os._exit or for a signal
 
     def _flush_at(self, signal_name: str) -> None:
