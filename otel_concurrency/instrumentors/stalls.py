@@ -10,8 +10,6 @@ from typing import Any
 
 from opentelemetry import context as opentelemetry_context
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.trace import get_tracer_provider
 
 from otel_concurrency.config import Config, StallOptions
 from otel_concurrency.hooks import fork
@@ -21,6 +19,7 @@ from otel_concurrency.hooks.watchdog import Watchdog
 from otel_concurrency.instrumentors import event_loops, runtime, tasks
 from otel_concurrency.probes.choice import context_reader, held_reader
 from otel_concurrency.probes.watch import make_watch
+from otel_concurrency.signals import providers
 from otel_concurrency.signals.open_requests import OpenRequests
 from otel_concurrency.signals.producer import default_producer
 from otel_concurrency.signals.stalls import StallReports
@@ -76,15 +75,13 @@ class StallInstrumentor(BaseInstrumentor):
         tasks.note_slow_steps(threshold_ns)
         watchdog.install()
         default_producer().register(reports)
-        provider = get_tracer_provider()
-        if isinstance(provider, TracerProvider):
-            provider.add_span_processor(requests)
         self._undo = (
             event_loops.observe(watchdog),
             watchdog.remove,
             fork.in_child(reports.begin),
             fork.in_child(requests.forget),
-            lambda: setattr(requests, "is_on", False),  # the SDK lets go of no processor
+            providers.watch_spans(requests),
+            lambda: setattr(requests, "is_on", False),  # an SDK that is built differently keeps it
             lambda: tasks.note_slow_steps(0),
             lambda: default_producer().unregister(reports),
         )
