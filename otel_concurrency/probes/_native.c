@@ -18,6 +18,16 @@
 #define WATCH_CONTEXTS
 #endif
 
+/* What every step of every task goes through is said outright: left to its own judgement, the compiler inlines less of it
+   with all that this unit grows by elsewhere, which was 15 to 20 ns of a step. */
+#if defined(__GNUC__) || defined(__clang__)
+#define ALWAYS_INLINE inline __attribute__((always_inline))
+#define NEVER_INLINE __attribute__((noinline))
+#else
+#define ALWAYS_INLINE inline
+#define NEVER_INLINE
+#endif
+
 #include "native_source/clock.h"
 #include "native_source/histogram.h"
 

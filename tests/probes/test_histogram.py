@@ -18,6 +18,7 @@ from otel_concurrency.probes.histogram import (
     HIGHEST_EXPONENT,
     LOWEST_INDEX,
     SCALE,
+    UPPER_BOUNDS_NS,
     Histogram,
     HistogramState,
     ProbeExemplar,
@@ -89,6 +90,14 @@ def test_the_sdk_puts_the_same_durations_into_the_same_buckets(seed):
     values = durations(seed)
     assert [index_of(ns) for ns in values] == [logarithm.map_to_index(ns / 1e9) for ns in values]
     assert [index_of(ns) >> SCALE for ns in values] == [exponent.map_to_index(ns / 1e9) for ns in values]
+
+
+def test_the_native_table_has_the_same_buckets():
+    native = pytest.importorskip("otel_concurrency.probes._native")
+    corners = [*UPPER_BOUNDS_NS, *(1 << bit for bit in range(63)), *range(1, 1_000)]
+    near = {int(ns) + step for ns in corners for step in (-1, 0, 1, 2)}
+    values = sorted(ns for ns in near if 1 <= ns < 2**63)
+    assert [native.bucket_position(ns) for ns in values] == [bucket_position(ns) for ns in values]
 
 
 def test_what_lasts_longer_than_the_table_counts_in_its_last_bucket():

@@ -32,9 +32,14 @@ typedef struct {
     Exemplar exemplars[EXEMPLARS_PER_HISTOGRAM];
 } Histogram;
 
+/* Slices of an octave, all equally wide: 1/16 of its least value, where the narrowest bucket is 0.09 of it. So a slice
+   holds values of at most two buckets. Below 32 ns a slice is one value. */
+#define SLICE_BITS 4
+#define SLICES_PER_OCTAVE (1 << SLICE_BITS)
+
 typedef struct {
-    int64_t upper_ns[BUCKET_COUNT];
-    short first_of_bit[64]; /* first bucket that can hold a value whose highest bit is this one */
+    int64_t upper_ns[BUCKET_COUNT]; /* the last one without a bound */
+    short first_of_slice[64 * SLICES_PER_OCTAVE];
 } BucketTable;
 
 /* 2 ** (k / 8), the doubles that probes/histogram.py starts from. */
@@ -47,20 +52,23 @@ static void
 bucket_table_init(BucketTable *table)
 {
     int position = 0;
-    for (int i = 0; i < BUCKET_COUNT; i++) {
+    for (int i = 0; i < BUCKET_COUNT - 1; i++) {
         int upper = i + 1;
         double bound = ldexp(MANTISSAS[upper % BUCKETS_PER_OCTAVE],
                              LOWEST_EXPONENT + upper / BUCKETS_PER_OCTAVE);
         table->upper_ns[i] = (int64_t)floor(bound * 1e9);
     }
+    table->upper_ns[BUCKET_COUNT - 1] = INT64_MAX;
     for (int bit = 0; bit < 63; bit++) {
-        int64_t least = (int64_t)1 << bit;
-        while (position < BUCKET_COUNT - 1 && table->upper_ns[position] < least) {
-            position++;
+        for (uint64_t slice = 0; slice < SLICES_PER_OCTAVE; slice++) {
+            uint64_t parts = SLICES_PER_OCTAVE + slice;
+            int64_t least = (int64_t)(bit < SLICE_BITS ? parts >> (SLICE_BITS - bit) : parts << (bit - SLICE_BITS));
+            while (table->upper_ns[position] < least) {
+                position++;
+            }
+            table->first_of_slice[bit * SLICES_PER_OCTAVE + slice] = (short)position;
         }
-        table->first_of_bit[bit] = (short)position;
     }
-    table->first_of_bit[63] = BUCKET_COUNT - 1;
 }
 
 static inline int
@@ -81,15 +89,41 @@ highest_bit(uint64_t value)
 static inline int
 bucket_position(const BucketTable *table, int64_t ns)
 {
-    int position = table->first_of_bit[highest_bit((uint64_t)ns)];
-    while (position < BUCKET_COUNT - 1 && table->upper_ns[position] < ns) {
-        position++;
+    int bit = highest_bit((uint64_t)ns);
+    uint64_t slice = ((uint64_t)ns << (63 - bit) >> (63 - SLICE_BITS)) & (SLICES_PER_OCTAVE - 1);
+    int position = table->first_of_slice[bit * SLICES_PER_OCTAVE + (int)slice];
+    return position + (table->upper_ns[position] < ns); /* no branch to guess wrong */
+}
+
+static NEVER_INLINE int
+histogram_make_buckets(Histogram *histogram)
+{
+    histogram->buckets = PyMem_Calloc(BUCKET_COUNT, sizeof(uint64_t));
+    return histogram->buckets != NULL;
+}
+
+/* The bucket if a value in it would become its exemplar, -1 if not. */
+static NEVER_INLINE int
+histogram_exemplar_position(const Histogram *histogram, int position, int64_t ns)
+{
+    int fastest = BUCKET_COUNT;
+    for (int i = 0; i < histogram->exemplar_count; i++) {
+        const Exemplar *held = &histogram->exemplars[i];
+        if (held->position == position) {
+            return ns > held->value_ns ? position : -1;
+        }
+        if (held->position < fastest) {
+            fastest = held->position;
+        }
+    }
+    if (histogram->exemplar_count == EXEMPLARS_PER_HISTOGRAM && position < fastest) {
+        return -1;
     }
     return position;
 }
 
 /* Count one value. Returns the bucket if its exemplar would change, -1 if not. */
-static inline int
+static ALWAYS_INLINE int
 histogram_observe(Histogram *histogram, const BucketTable *table, int64_t ns)
 {
     if (ns < 0) {
@@ -107,11 +141,8 @@ histogram_observe(Histogram *histogram, const BucketTable *table, int64_t ns)
         histogram->zero_count++;
         return -1;
     }
-    if (histogram->buckets == NULL) {
-        histogram->buckets = PyMem_Calloc(BUCKET_COUNT, sizeof(uint64_t));
-        if (histogram->buckets == NULL) {
-            return -1;
-        }
+    if (histogram->buckets == NULL && !histogram_make_buckets(histogram)) {
+        return -1;
     }
     int position = bucket_position(table, ns);
     histogram->buckets[position]++;
@@ -119,20 +150,7 @@ histogram_observe(Histogram *histogram, const BucketTable *table, int64_t ns)
         histogram->exemplar_rest--;
         return -1;
     }
-    int fastest = BUCKET_COUNT;
-    for (int i = 0; i < histogram->exemplar_count; i++) {
-        Exemplar *held = &histogram->exemplars[i];
-        if (held->position == position) {
-            return ns > held->value_ns ? position : -1;
-        }
-        if (held->position < fastest) {
-            fastest = held->position;
-        }
-    }
-    if (histogram->exemplar_count == EXEMPLARS_PER_HISTOGRAM && position < fastest) {
-        return -1;
-    }
-    return position;
+    return histogram_exemplar_position(histogram, position, ns);
 }
 
 /* Keep an exemplar that `histogram_observe` asked for. Steals the reference to origin. */

@@ -196,15 +196,9 @@ proxy_ended_with_error(Proxy *proxy, int64_t now_ns)
     PyErr_Restore(type, value, traceback);
 }
 
-/* Once for each door, so that the one that every step goes through asks nothing about the other. */
-#if defined(__GNUC__) || defined(__clang__)
-#define ALWAYS_INLINE __attribute__((always_inline))
-#else
-#define ALWAYS_INLINE
-#endif
-
-/* One step, from either door. `error` NULL: send `argument`; else call `throw(*error)` of `error_count`. */
-static inline ALWAYS_INLINE PySendResult
+/* One step, from either door. `error` NULL: send `argument`; else call `throw(*error)` of `error_count`. Once for each
+   door, so that the one that every step goes through asks nothing about the other. */
+static ALWAYS_INLINE PySendResult
 proxy_step(Proxy *proxy, PyObject *argument, PyObject *const *error, Py_ssize_t error_count, PyObject **result)
 {
     Live *live = &proxy->live;

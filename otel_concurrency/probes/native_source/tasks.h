@@ -114,7 +114,7 @@ loop_index(TaskProbe *probe, PyObject *loop)
 
 /* --- tasks --- */
 
-static inline void
+static ALWAYS_INLINE void
 live_set_state(Live *live, State state)
 {
     Loop *loop = &live->row->probe->loops[live->loop];
@@ -189,7 +189,7 @@ row_origin(Row *row, PyObject *context)
 }
 
 /* Keep an exemplar for what `histogram_observe` asked for. */
-static void
+static NEVER_INLINE void
 row_keep_exemplar(Row *row, Histogram *histogram, int position, int64_t ns, PyObject *context)
 {
     PyObject *origin = row_origin(row, context);
@@ -201,7 +201,7 @@ row_keep_exemplar(Row *row, Histogram *histogram, int position, int64_t ns, PyOb
     }
 }
 
-static inline void
+static ALWAYS_INLINE void
 row_observe(Row *row, Histogram *histogram, int64_t ns, PyObject *context)
 {
     int position = histogram_observe(histogram, &row->probe->buckets, ns);
@@ -211,7 +211,7 @@ row_observe(Row *row, Histogram *histogram, int64_t ns, PyObject *context)
 }
 
 /* A step took long: keep who it was, for whoever explains stalls. Rare, so it may cost a microsecond. */
-static void
+static NEVER_INLINE void
 row_note_slow_step(Row *row, int64_t busy_ns, PyObject *context)
 {
     TaskProbe *probe = row->probe;
@@ -237,7 +237,7 @@ row_note_slow_step(Row *row, int64_t busy_ns, PyObject *context)
 #endif
 }
 
-static inline void
+static ALWAYS_INLINE void
 live_begin_step(Live *live, int64_t now_ns, PyObject *context)
 {
     if (live->steps == 0) {
@@ -251,7 +251,7 @@ live_begin_step(Live *live, int64_t now_ns, PyObject *context)
     live_set_state(live, RUNNING);
 }
 
-static inline void
+static ALWAYS_INLINE void
 live_end_step(Live *live, int64_t began_ns, int64_t now_ns, State state, PyObject *context)
 {
     int64_t busy_ns = now_ns - began_ns;
@@ -273,7 +273,7 @@ live_forget(Live *live)
 }
 
 /* The task is done. `error` is the type of its exception if it failed. */
-static void
+static NEVER_INLINE void
 live_end(Live *live, Outcome outcome, PyTypeObject *error, int64_t now_ns, PyObject *context)
 {
     Row *row = live->row;
