@@ -214,6 +214,12 @@ class Config:
         "true or false",
         "`false`: exported log records carry no thread name, task name and process id.",
     )
+    span_identity: bool = _setting(
+        True,
+        read_bool,
+        "true or false",
+        "`false`: spans do not say which thread and which task they started in.",
+    )
     exit_timeout: float = _setting(
         3.0,
         read_seconds,
@@ -286,6 +292,7 @@ class Options(TypedDict, total=False):
     subprocesses: bool
     inherit_trace: bool
     log_identity: bool
+    span_identity: bool
     exit_timeout: float
     exit_signals: bool
 

@@ -256,7 +256,7 @@ class ConcurrencyDistro(BaseDistro):
 
 
 class ConcurrencyConfigurator(_OTelSDKConfigurator):
-    """Sets up the SDK as upstream's does, with the identity of log records and our metric producer."""
+    """Sets up the SDK as upstream's does, with identity on spans and log records, and our metric producer."""
 
     def _configure(self, **kwargs: Any) -> None:
         distro = ConcurrencyDistro()
@@ -269,7 +269,7 @@ class ConcurrencyConfigurator(_OTelSDKConfigurator):
         elif not distro.is_active or not providers.are_set():
             super()._configure(**kwargs)  # type: ignore[no-untyped-call]
         if distro.is_active:
-            providers.join(log_identity=distro.config.log_identity)
+            providers.join(log_identity=distro.config.log_identity, span_identity=distro.config.span_identity)
             distro.watch_ending()
 
     def _configure_from_file(self, path: str, distro: ConcurrencyDistro) -> None:

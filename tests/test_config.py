@@ -39,6 +39,7 @@ DEFAULTS = {
     "subprocesses": True,
     "inherit_trace": True,
     "log_identity": True,
+    "span_identity": True,
     "exit_timeout": 3.0,
     "exit_signals": True,
 }
@@ -86,6 +87,7 @@ def test_every_variable_is_read() -> None:
         "OTEL_PYTHON_CONCURRENCY_SUBPROCESSES": "no",
         "OTEL_PYTHON_CONCURRENCY_INHERIT_TRACE": "off",
         "OTEL_PYTHON_CONCURRENCY_LOG_IDENTITY": "off",
+        "OTEL_PYTHON_CONCURRENCY_SPAN_IDENTITY": "off",
         "OTEL_PYTHON_CONCURRENCY_EXIT_TIMEOUT": "0.5",
         "OTEL_PYTHON_CONCURRENCY_EXIT_SIGNALS": "no",
     }
@@ -109,6 +111,7 @@ def test_every_variable_is_read() -> None:
         "subprocesses": False,
         "inherit_trace": False,
         "log_identity": False,
+        "span_identity": False,
         "exit_timeout": 0.5,
         "exit_signals": False,
     }

@@ -6,6 +6,8 @@ own with the same environment, add who they are: `pod-1` becomes `pod-1-4711-9f3
 part. The process id leads to the process; the random part keeps recycled workers apart when the system uses a
 process id again, and processes that live in different process namespaces.
 
+`process.pid` goes along in the resource: it costs nothing there, whatever is recorded.
+
 Upstream overwrites a user's id with a UUID in forked children, and lets all others collide.
 """
 
@@ -69,6 +71,8 @@ class Identity:
                 given = self._given[provider] = self._user_given(provider, resources._service_instance_id)
                 if given is not None and self._is_claimed(given):
                     provider._update_resource(Resource({SERVICE_INSTANCE_ID: f"{given}-{self._qualifier}"}))
+                if PROCESS_PID not in _resource_of(provider):
+                    provider._update_resource(Resource({PROCESS_PID: self._pid}))
 
     def renew(self, provider: Any) -> None:
         """Give a provider in a forked child, and its tracers or loggers, the child's identity."""

@@ -123,17 +123,21 @@ ATTRIBUTE_MEANINGS = {
     EXCEPTION_STACKTRACE: "its traceback, and those of its causes; the innermost 100 frames",
     COROUTINE_NAME: "`module.qualname` of the failed task's coroutine function",
     SUPPRESSED: "like events since the last one that was emitted, left out",
-    PROCESS_PID: "process that emitted the log record",
-    THREAD_ID: "`threading.get_ident()` of the thread that emitted the log record",
-    THREAD_NAME: "of a log record: the name of the thread that emitted it, where `threading` knows it; of a "
-    "metric: the threads of a name, its numbers left out; `_unnamed`: those that `threading` does not "
-    "know; `_other` beyond 32 names",
-    TASK_NAME: "name of the asyncio task that emitted the log record; absent outside a task",
+    PROCESS_PID: "process that emitted the log record; of spans and metrics it is in the resource",
+    THREAD_ID: "`threading.get_ident()` of the thread that started the span or emitted the log record",
+    THREAD_NAME: "of a span or a log record: the name of the thread that started or emitted it, where "
+    "`threading` knows it; of a metric: the threads of a name, its numbers left out; `_unnamed`: those that "
+    "`threading` does not know; `_other` beyond 32 names",
+    TASK_NAME: "name of the task, of asyncio or trio, that started the span or emitted the log record; "
+    "absent outside a task",
 }
 """Attribute key to its meaning and values."""
 
 CANCELLATION_ATTRIBUTES = (CANCELLATION_REASON, CANCELLED_BY)
 """What a span carries that a cancellation has ended."""
+
+IDENTITY_ATTRIBUTES = (THREAD_ID, THREAD_NAME, TASK_NAME)
+"""What every span carries."""
 
 LOG_ATTRIBUTES = (THREAD_ID, THREAD_NAME, PROCESS_PID, TASK_NAME)
 """What every log record carries."""

@@ -20,12 +20,14 @@ from otel_concurrency.signals.exporting import PoliteExports, SpanEncoding
 from otel_concurrency.signals.fork import ForkSafety
 from otel_concurrency.signals.logs import IdentityLogRecordProcessor
 from otel_concurrency.signals.producer import default_producer
+from otel_concurrency.signals.spans import IdentitySpanProcessor
 
 _Processors = tuple[LogRecordProcessor, ...]
 
 _span_encoding = SpanEncoding()
 _polite_exports = PoliteExports()
 _fork_safety = ForkSafety()
+_span_identity: tuple[TracerProvider, Callable[[], None]] | None = None
 
 
 def are_set() -> bool:
@@ -42,8 +44,8 @@ def prepare() -> None:
     _fork_safety.prepare()
 
 
-def join(*, log_identity: bool) -> None:
-    """Give the global providers our metrics and, unless they have it, the identity of log records.
+def join(*, log_identity: bool, span_identity: bool) -> None:
+    """Give the global providers our metrics and, unless they have it, the identity of spans and log records.
 
     The OTLP exporters that are loaded by now get our span encoder, and batches that offer the GIL. From now
     on forked children begin anew.
@@ -52,6 +54,8 @@ def join(*, log_identity: bool) -> None:
     default_producer().attach(get_meter_provider())
     _span_encoding.install()
     _polite_exports.install()
+    if span_identity:
+        _identify_spans()
     provider = get_logger_provider()
     if (
         log_identity
@@ -65,6 +69,10 @@ def join(*, log_identity: bool) -> None:
 
 def leave() -> None:
     """Take all of it out again."""
+    global _span_identity
+    if _span_identity is not None:
+        _span_identity[1]()
+        _span_identity = None
     _fork_safety.remove()
     default_producer().detach()
     _span_encoding.remove()
@@ -88,6 +96,21 @@ def watch_spans(processor: SpanProcessor) -> Callable[[], None]:
             chain._span_processors = tuple(each for each in processors if each is not processor)
 
     return leave
+
+
+def _identify_spans() -> None:
+    global _span_identity
+    provider = get_tracer_provider()
+    if not isinstance(provider, TracerProvider) or (_span_identity and _span_identity[0] is provider):
+        return
+    processor = IdentitySpanProcessor()
+    take_out = watch_spans(processor)
+
+    def leave() -> None:
+        take_out()
+        processor.is_on = False  # an SDK that is built differently keeps it
+
+    _span_identity = provider, leave
 
 
 def _is_ours(processor: LogRecordProcessor) -> bool:

@@ -43,6 +43,9 @@ _NAME = b"\x2a"
 _KIND = b"\x30"
 _START, _END = 0x39, 0x41
 _ATTRIBUTES = b"\x4a"
+_KEY = b"\x0a"  # of an attribute
+_VALUE = b"\x12"
+_STRING_VALUE = b"\x0a"
 _STATUS = b"\x7a"
 _FLAGS = b"\x85\x01"
 _RESOURCE_SPANS = b"\x0a"
@@ -183,6 +186,12 @@ def _resource_spans(resource: Resource, scopes: _Scopes) -> bytes:
 
 
 def _attribute(key: str, value: object) -> bytes:
+    if (
+        type(value) is str
+    ):  # by far the most, and for those never seen before protobuf takes four times as long
+        told = value.encode()
+        key_field, value_field = _field(_KEY, key.encode()), _field(_STRING_VALUE, told)
+        return _field(_ATTRIBUTES, key_field + _field(_VALUE, value_field))
     return _field(_ATTRIBUTES, _encode_key_value(key, value).SerializeToString())
 
 

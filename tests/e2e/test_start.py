@@ -107,6 +107,7 @@ def test_every_setting_is_a_flag_of_the_command(run: Run) -> None:
         "subprocesses": "no",
         "inherit_trace": "no",
         "log_identity": "False",
+        "span_identity": "no",
         "exit_timeout": "1.5",
         "exit_signals": "off",
     }
@@ -131,6 +132,7 @@ def test_every_setting_is_a_flag_of_the_command(run: Run) -> None:
         "subprocesses": False,
         "inherit_trace": False,
         "log_identity": False,
+        "span_identity": False,
         "exit_timeout": 1.5,
         "exit_signals": False,
     }

@@ -48,6 +48,7 @@ def test_every_attribute_has_a_meaning():
     used = {key for instrument in names.INSTRUMENTS for key in instrument.attributes}
     used.update(
         names.LOG_ATTRIBUTES,
+        names.IDENTITY_ATTRIBUTES,
         names.SPAN_ATTRIBUTES,
         names.REQUEST_ATTRIBUTES,
         names.CANCELLATION_ATTRIBUTES,

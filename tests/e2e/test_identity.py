@@ -1,0 +1,61 @@
+"""A program under `opentelemetry-instrument`: what its spans and log records say of who made them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from opentelemetry.test._otlp_test_server import OtlpProtoTestServer
+
+from tests.e2e.conftest import Run, environ_for
+
+PROGRAM = """
+    import asyncio, json, logging, os, threading
+    from opentelemetry import trace
+
+    tracer = trace.get_tracer("shop")
+
+    def speaks(name):
+        with tracer.start_as_current_span(name):
+            logging.getLogger("shop").warning(name)
+
+    async def works(name):
+        speaks(name)
+        await asyncio.to_thread(speaks, "in a thread")
+
+    async def main():
+        await asyncio.create_task(works("in a task"), name="packing")
+
+    asyncio.run(main())
+    speaks("in main")
+    print(json.dumps([os.getpid(), threading.main_thread().ident]))
+"""
+
+
+def values(pairs: Any) -> dict[str, Any]:
+    """Attributes as a dict; all are text or whole numbers."""
+    return {pair.key: getattr(pair.value, pair.value.WhichOneof("value")) for pair in pairs}
+
+
+def test_spans_and_log_records_say_who_made_them(run: Run, receiver: OtlpProtoTestServer) -> None:
+    ended = run(PROGRAM, env=environ_for(receiver))
+    pid, main_thread = ended.said()
+    in_main = {"thread.id": main_thread, "thread.name": "MainThread"}
+    in_task = {**in_main, "asyncio.task.name": "packing"}
+    spans = {each.span.name: each for each in receiver.drain_spans()}
+    logs = {each.log_record.body.string_value: each for each in receiver.drain_log_records()}
+    of_spans = {name: values(each.span.attributes) for name, each in spans.items()}
+    of_logs = {name: values(each.log_record.attributes) for name, each in logs.items()}
+    worker = of_spans.pop("in a thread")
+    assert worker.pop("thread.name").startswith("asyncio_")
+    assert set(worker) == {"thread.id"}
+    assert of_spans == {"in a task": in_task, "in main": in_main}
+    assert of_logs.pop("in a thread")["thread.id"] == worker["thread.id"]
+    assert of_logs == {name: told | {"process.pid": pid} for name, told in of_spans.items()}
+    resources = [values(each.resource.attributes) for each in (*spans.values(), *logs.values())]
+    assert [each["process.pid"] for each in resources] == [pid] * 6
+    assert [each.log_record.span_id for each in logs.values()] == [spans[name].span.span_id for name in logs]
+
+
+def test_spans_are_left_alone_where_that_is_asked_for(run: Run, receiver: OtlpProtoTestServer) -> None:
+    run(PROGRAM, env={**environ_for(receiver), "OTEL_PYTHON_CONCURRENCY_SPAN_IDENTITY": "false"})
+    assert [values(each.span.attributes) for each in receiver.drain_spans()] == [{}] * 3
