@@ -149,10 +149,11 @@ class Config:
         "`false`: no metrics of garbage collection, of the global interpreter lock and of CPU throttling.",
     )
     stall_threshold: float = _setting(
-        0.0,
+        0.1,
         read_seconds,
         "seconds",
-        "How long an event loop may be held before that is a stall, `0.1` for instance; `0`: nobody watches.",
+        "How long an event loop may be held before that is a stall; `0`: nobody watches. "
+        "Without the C extension nobody does unless it is set.",
     )
     failures: bool = _setting(
         True,

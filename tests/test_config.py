@@ -28,7 +28,7 @@ DEFAULTS = {
     "process_spans": True,
     "process_metrics": True,
     "runtime_metrics": True,
-    "stall_threshold": 0.0,
+    "stall_threshold": 0.1,
     "failures": True,
     "threads": True,
     "native": True,

@@ -142,7 +142,7 @@ class Watchdog:
         self._stop()
 
     def _begin(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal's handler may fork, anywhere
         self._thread: QuietThread | None = None
         self._watch = self._make_watch()
         self._is_stopping = False

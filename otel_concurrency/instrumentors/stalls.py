@@ -24,6 +24,8 @@ from otel_concurrency.signals.open_requests import OpenRequests
 from otel_concurrency.signals.producer import default_producer
 from otel_concurrency.signals.stalls import StallReports
 
+_VARIABLE = "OTEL_PYTHON_CONCURRENCY_STALL_THRESHOLD"
+
 _logger = logging.getLogger(__name__)
 
 
@@ -48,11 +50,17 @@ class StallInstrumentor(BaseInstrumentor):
         threshold_ns = int(config.stall_threshold * 1e9)
         if not threshold_ns:
             return
+        is_asked_for = options["stall_threshold"] is not None or bool(os.environ.get(_VARIABLE))
+        sees_stalls = make_watch(native=config.native).sees_stalls
+        if not sees_stalls and not is_asked_for:
+            return  # it would have to look often, and the program would see the thread
         if not config.event_loops:
-            _logger.warning(
-                "OTEL_PYTHON_CONCURRENCY_STALL_THRESHOLD asks for stalls, but nobody times event loops: "
-                "OTEL_PYTHON_CONCURRENCY_EVENT_LOOPS=false. No stall will be told"
-            )
+            if is_asked_for:
+                _logger.warning(
+                    "%s asks for stalls, but nobody times event loops: "
+                    "OTEL_PYTHON_CONCURRENCY_EVENT_LOOPS=false. No stall will be told",
+                    _VARIABLE,
+                )
             return
         requests = OpenRequests()
         reports = StallReports(requests=requests)
@@ -67,7 +75,7 @@ class StallInstrumentor(BaseInstrumentor):
             slow_steps=tasks.slow_steps,
             step_counts=tasks.step_counts,
             read=held_reader(native=config.native),
-            sees_stalls=make_watch(native=config.native).sees_stalls,
+            sees_stalls=sees_stalls,
         )
         watchdog = self._watchdog = Watchdog(
             watch, lambda: make_watch(native=config.native), threshold_ns=threshold_ns, gil=runtime.gil

@@ -50,8 +50,9 @@ _ENTRY_POINTS = """[opentelemetry_metrics_exporter]
 conformance_sink = conformance_sink:SinkExporter
 conformance_reader = conformance_sink:SinkReader
 """
+_UNWATCHED = {"OTEL_PYTHON_CONCURRENCY_STALL_THRESHOLD": "0"}
 _THREADLESS = {"OTEL_METRICS_EXPORTER": "conformance_reader"}
-# It counts the threads of the programs that it looks into, and a periodic reader has one.
+# It counts the threads of the programs that it looks into: a periodic reader has one, and who watches loops.
 COUNTS_THREADS = ("test.test_external_inspection",)
 
 # A daemon of every interpreter, gone at its exit as the metric reader's is; a fork does not renew it.
@@ -120,7 +121,7 @@ class Side:
         kept = {name: value for name, value in environ.items() if not name.startswith(("OTEL_", "PYTHON"))}
         own = dict(self.variables)
         if module in COUNTS_THREADS and "OTEL_METRICS_EXPORTER" in own:
-            own |= _THREADLESS
+            own |= {**_THREADLESS, **_UNWATCHED}
         return {**kept, **own}
 
     def check(self, environ: Mapping[str, str], module: str = "") -> Proof:

@@ -84,7 +84,7 @@ def play(request: pytest.FixtureRequest, receiver: OtlpProtoTestServer) -> Play:
     def play(name: str, **env: str) -> Told:
         ended = subprocess.run(
             [str(COMMAND), sys.executable, str(EXAMPLES / f"{name}.py"), request.param],
-            env=clean_environ() | environ_for(receiver) | {THRESHOLD: "0.1"} | env,
+            env=clean_environ() | environ_for(receiver) | env,
             capture_output=True,
             text=True,
             timeout=60,

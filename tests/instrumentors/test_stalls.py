@@ -33,11 +33,23 @@ def test_a_thread_watches_where_a_threshold_is_set(threshold: float, watching: i
     assert threads_while_a_loop_runs(0) == 0
 
 
+def test_without_the_c_extension_it_has_to_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_PYTHON_CONCURRENCY_NATIVE", "false")
+    stalls = StallInstrumentor()
+    stalls.instrument()
+    watchdog = stalls._watchdog
+    stalls.uninstrument()
+    assert watchdog is None
+
+
 def test_where_nobody_times_loops_it_says_so(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("OTEL_PYTHON_CONCURRENCY_EVENT_LOOPS", "false")
     stalls = StallInstrumentor()
+    stalls.instrument()
+    stalls.uninstrument()
+    assert caplog.records == []  # nobody asked for it
     stalls.instrument(stall_threshold=0.1)
     stalls.uninstrument()
     (record,) = caplog.records
