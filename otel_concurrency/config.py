@@ -15,6 +15,7 @@ from typing import Any, TypedDict
 
 PREFIX = "OTEL_PYTHON_CONCURRENCY_"
 UPSTREAM_TO_KEEP = ("asyncio", "threading", "exceptions", "fastapi")  # what ours may stand in for
+TASK_SPANS = ("none", "lazy", "all")
 MAX_SECONDS = 3_600
 MAX_SLOTS = 100_000  # a table row costs some 2 kB: beyond this a typing slip would eat the memory
 
@@ -98,6 +99,22 @@ def read_upstream_names(value: object) -> frozenset[str]:
     return names
 
 
+def read_task_spans(value: object) -> str:
+    """Read one of `TASK_SPANS`, in any case."""
+    word = str(value).strip().lower()
+    if word not in TASK_SPANS:
+        raise ValueError(f"known are {', '.join(TASK_SPANS)}")
+    return word
+
+
+def read_globs(value: object) -> frozenset[str]:
+    """Read a comma list (or a list) of globs, as `fnmatch` knows them."""
+    items = value.split(",") if isinstance(value, str) else value
+    if not isinstance(items, (list, tuple, set, frozenset)):
+        raise TypeError("not a list of globs")
+    return frozenset(str(item).strip() for item in items) - {""}
+
+
 def _setting(default: object, read: Callable[[object], object], unit: str, meaning: str) -> Any:
     return field(default=default, metadata={"read": read, "unit": unit, "meaning": meaning})
 
@@ -117,6 +134,30 @@ class Config:
         read_bool,
         "true or false",
         "`false`: the tasks of asyncio and trio are left alone, and there are no task metrics.",
+    )
+    task_spans: str = _setting(
+        "lazy",
+        read_task_spans,
+        "none, lazy or all",
+        "Which asyncio tasks inside a recorded span get a span: those that tell something, or all, or none.",
+    )
+    task_span_threshold: float = _setting(
+        0.1,
+        read_seconds,
+        "seconds",
+        "How long a task must take to get a span where nothing else tells for it.",
+    )
+    task_span_include: frozenset[str] = _setting(
+        frozenset({"*"}),
+        read_globs,
+        "comma list of globs",
+        "Coroutine functions, `module.qualname`, whose tasks may get spans.",
+    )
+    task_span_exclude: frozenset[str] = _setting(
+        frozenset(),
+        read_globs,
+        "comma list of globs",
+        "Coroutine functions, `module.qualname`, whose tasks get none.",
     )
     event_loops: bool = _setting(
         True,
@@ -277,6 +318,10 @@ class Options(TypedDict, total=False):
 
     enabled: bool
     tasks: bool
+    task_spans: str
+    task_span_threshold: float
+    task_span_include: list[str] | tuple[str, ...] | set[str] | frozenset[str]
+    task_span_exclude: list[str] | tuple[str, ...] | set[str] | frozenset[str]
     event_loops: bool
     process_pools: bool
     process_spans: bool
@@ -305,6 +350,10 @@ class TaskOptions:
     native: bool | None = None
     max_coroutines: int | None = None
     max_error_types: int | None = None
+    task_spans: str | None = None
+    task_span_threshold: float | None = None
+    task_span_include: list[str] | None = None
+    task_span_exclude: list[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

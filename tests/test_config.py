@@ -23,6 +23,10 @@ from otel_concurrency.config import (
 DEFAULTS = {
     "enabled": True,
     "tasks": True,
+    "task_spans": "lazy",
+    "task_span_threshold": 0.1,
+    "task_span_include": frozenset({"*"}),
+    "task_span_exclude": frozenset(),
     "event_loops": True,
     "process_pools": True,
     "process_spans": True,
@@ -71,6 +75,10 @@ def test_every_variable_is_read() -> None:
     environ = {
         "OTEL_PYTHON_CONCURRENCY_ENABLED": "false",
         "OTEL_PYTHON_CONCURRENCY_TASKS": "0",
+        "OTEL_PYTHON_CONCURRENCY_TASK_SPANS": "All",
+        "OTEL_PYTHON_CONCURRENCY_TASK_SPAN_THRESHOLD": "0.5",
+        "OTEL_PYTHON_CONCURRENCY_TASK_SPAN_INCLUDE": "shop.*, lib.load",
+        "OTEL_PYTHON_CONCURRENCY_TASK_SPAN_EXCLUDE": "*.tick,",
         "OTEL_PYTHON_CONCURRENCY_EVENT_LOOPS": "no",
         "OTEL_PYTHON_CONCURRENCY_PROCESS_POOLS": "off",
         "OTEL_PYTHON_CONCURRENCY_PROCESS_SPANS": "false",
@@ -95,6 +103,10 @@ def test_every_variable_is_read() -> None:
     assert asdict(Config.from_environ(environ)) == {
         "enabled": False,
         "tasks": False,
+        "task_spans": "all",
+        "task_span_threshold": 0.5,
+        "task_span_include": frozenset({"shop.*", "lib.load"}),
+        "task_span_exclude": frozenset({"*.tick"}),
         "event_loops": False,
         "process_pools": False,
         "process_spans": False,

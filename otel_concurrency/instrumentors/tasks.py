@@ -1,4 +1,4 @@
-"""Counts the tasks of asyncio and of trio: the task hooks, joined to their metrics."""
+"""Counts the tasks of asyncio and of trio, and tells of the notable: hooks, joined to their signals."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from opentelemetry import context as opentelemetry_context
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
+from opentelemetry.trace import TracerProvider
 
 from otel_concurrency.config import Config, TaskOptions
 from otel_concurrency.hooks import fork
@@ -21,6 +22,7 @@ from otel_concurrency.signals.names import UNFINISHED_TASKS
 from otel_concurrency.signals.producer import default_producer
 from otel_concurrency.signals.shutdown_events import count_unfinished
 from otel_concurrency.signals.task_metrics import TaskMetrics
+from otel_concurrency.signals.task_spans import TaskSpans
 
 _probe: TaskProbe | None = None
 _slow_ns = 0
@@ -74,6 +76,8 @@ class AsyncioTaskInstrumentor(BaseInstrumentor):
         )
         probe.note_slow_steps(_slow_ns)
         _probe = probe
+        spans = _task_spans(config, kwargs.get("tracer_provider"))
+        probe.tell_spans(spans.begin if spans is not None else None)
         metrics = self._metrics = TaskMetrics(probe)
         self._hooks = (TaskHook(probe), TrioTaskHook(probe))
         for hook in self._hooks:
@@ -81,6 +85,11 @@ class AsyncioTaskInstrumentor(BaseInstrumentor):
         default_producer().register(metrics)
 
         def begin_in_child() -> None:
+            nonlocal spans
+            if spans is not None:
+                spans.close()  # what is promised there, the parent keeps
+                spans = _task_spans(config, kwargs.get("tracer_provider"))
+                probe.tell_spans(spans.begin if spans is not None else None)
             LOOP_IDS.reset()
             probe.reset()
             metrics.begin()
@@ -88,7 +97,11 @@ class AsyncioTaskInstrumentor(BaseInstrumentor):
         def alive() -> int:
             return sum(loop.running + loop.scheduled + loop.waiting for loop in probe.read_loops())
 
-        self._undo = [fork.in_child(begin_in_child), count_unfinished(UNFINISHED_TASKS, alive)]
+        self._undo = [
+            fork.in_child(begin_in_child),
+            count_unfinished(UNFINISHED_TASKS, alive),
+            lambda: probe.tell_spans(None),
+        ]
 
     def _uninstrument(self, **kwargs: Any) -> None:
         global _probe
@@ -100,3 +113,14 @@ class AsyncioTaskInstrumentor(BaseInstrumentor):
         for undo in self._undo:
             undo()
         self._hooks, self._undo, self._metrics = (), (), None
+
+
+def _task_spans(config: Config, tracer_provider: TracerProvider | None) -> TaskSpans | None:
+    if config.task_spans == "none":
+        return None
+    return TaskSpans(
+        threshold_ns=0 if config.task_spans == "all" else int(config.task_span_threshold * 1e9),
+        include=config.task_span_include,
+        exclude=config.task_span_exclude,
+        tracer_provider=tracer_provider,
+    )

@@ -69,12 +69,12 @@ typedef struct ModuleState {
     PyObject *name_key;
     PyObject *name_process;
     PyObject *name_dict;
+    PyObject *name_context;
 #ifdef WATCH_CONTEXTS
     PyTypeObject *entry_type;
     PyObject *task_died;
     PyTypeObject *done_type; /* the class of tasks seen last, and its `done` */
     PyObject *done;
-    PyObject *name_context;
     PyObject *name_get_context;
     PyObject *name_done;
     PyObject *name_cancelled;
@@ -101,17 +101,20 @@ probe_name_cr_code(TaskProbe *probe)
 
 /* What no coroutine function made, or what cannot be followed, is counted by the pure twin. */
 static void
-probe_count_foreign(TaskProbe *probe, PyObject *loop, PyObject *coroutine, PyObject *task, int64_t created_ns)
+probe_count_foreign(TaskProbe *probe, PyObject *loop, PyObject *coroutine, PyObject *task, int64_t created_ns, Begun *begun)
 {
     if (probe->foreign == NULL) {
+        span_abandon(probe, begun);
         return;
     }
-    PyObject *told = PyObject_CallFunction(probe->foreign, "OOOL", loop, coroutine, task, (long long)created_ns);
+    PyObject *told = PyObject_CallFunction(probe->foreign, "OOOLO", loop, coroutine, task, (long long)created_ns,
+                                           begun->span != NULL ? begun->span : Py_None);
     if (told == NULL) {
         PyErr_Clear();
         probe->lost++;
     }
     Py_XDECREF(told);
+    Py_CLEAR(begun->span);
 }
 
 #ifdef WATCH_CONTEXTS
@@ -160,11 +163,18 @@ probe_create_task(TaskProbe *probe, PyObject *const *arguments, Py_ssize_t count
     if (PyCoro_CheckExact(arguments[2])) {
         return create_task_with_proxy(probe, arguments, (size_t)count, keywords);
     }
+    Begun begun = {NULL, NULL, NULL};
+    int is_proxy = Py_IS_TYPE(arguments[2], probe->state->proxy_type); /* it counts for itself */
+    if (!is_proxy && probe->begin_span != NULL && given_context(arguments, count, keywords, probe->state) == NULL) {
+        span_begin(probe, arguments[2], &begun);
+    }
     int64_t created_ns = system_monotonic_ns(); /* the twin's clock */
     PyObject *task = PyObject_Vectorcall(arguments[0], arguments + 1, count - 1, keywords);
-    if (task != NULL && !Py_IS_TYPE(arguments[2], probe->state->proxy_type)) { /* a proxy counts for itself */
-        probe_count_foreign(probe, arguments[1], arguments[2], task, created_ns);
+    span_leave(probe, &begun);
+    if (task != NULL && !is_proxy) {
+        probe_count_foreign(probe, arguments[1], arguments[2], task, created_ns, &begun);
     }
+    span_abandon(probe, &begun);
     return task;
 #endif
 }
@@ -227,6 +237,22 @@ probe_also_cancelled(TaskProbe *probe, PyObject *error)
     Py_RETURN_NONE;
 }
 
+PyDoc_STRVAR(tell_spans_doc,
+"tell_spans(begin, /)\n--\n\n"
+"Call this with each coroutine that a task is made of in a copy of its creator's context; None: call nobody.\n\n"
+"It returns None, or what to tell of the task's end and the value of the origin variable in its context.");
+
+static PyObject *
+probe_tell_spans(TaskProbe *probe, PyObject *begin)
+{
+    if (begin != Py_None && !PyCallable_Check(begin)) {
+        PyErr_SetString(PyExc_TypeError, "tell_spans() takes a callable or None");
+        return NULL;
+    }
+    Py_XSETREF(probe->begin_span, begin != Py_None ? Py_NewRef(begin) : NULL);
+    Py_RETURN_NONE;
+}
+
 PyDoc_STRVAR(read_rows_doc,
 "read_rows()\n--\n\n"
 "Return what each coroutine function's row holds, exemplars drained; the row of all others comes first.");
@@ -234,6 +260,7 @@ PyDoc_STRVAR(read_rows_doc,
 static PyObject *
 probe_read_rows(TaskProbe *probe, PyObject *Py_UNUSED(ignored))
 {
+    tell_of_died(probe);
     PyObject *result = PyList_New(0);
     clock_adjust(&probe->state->clock);
     for (Py_ssize_t i = 0; result != NULL && i < probe->row_count; i++) {
@@ -326,6 +353,7 @@ probe_reset(TaskProbe *probe, PyObject *Py_UNUSED(ignored))
     }
     PySet_Clear(probe->error_names);
     forget_slow_steps(probe);
+    forget_died(probe);
     probe->lost = 0;
     for (Py_ssize_t i = 0; i < probe->row_count; i++) {
         row_reset(probe->rows[i]);
@@ -538,6 +566,7 @@ probe_traverse(TaskProbe *probe, visitproc visit, void *arg)
     Py_VISIT(probe->carried);
     Py_VISIT(probe->foreign);
     Py_VISIT(probe->loop_ids);
+    Py_VISIT(probe->begin_span);
     for (int i = 0; i < probe->slow_count; i++) {
         Py_VISIT(probe->slow_steps[i].origin);
     }
@@ -559,6 +588,8 @@ probe_clear(TaskProbe *probe)
 {
     Py_CLEAR(probe->foreign);
     Py_CLEAR(probe->loop_ids);
+    Py_CLEAR(probe->begin_span);
+    forget_died(probe);
     Py_CLEAR(probe->current_tasks);
     Py_CLEAR(probe->carrier);
     Py_CLEAR(probe->carried);
@@ -598,6 +629,7 @@ static PyMethodDef probe_methods[] = {
     {"follow", (PyCFunction)(void (*)(void))probe_follow, METH_FASTCALL, follow_doc},
     {"see_through", (PyCFunction)(void (*)(void))probe_see_through, METH_FASTCALL, see_through_doc},
     {"also_cancelled", (PyCFunction)probe_also_cancelled, METH_O, also_cancelled_doc},
+    {"tell_spans", (PyCFunction)probe_tell_spans, METH_O, tell_spans_doc},
     {"read_rows", (PyCFunction)probe_read_rows, METH_NOARGS, read_rows_doc},
     {"read_loops", (PyCFunction)probe_read_loops, METH_NOARGS, read_loops_doc},
     {"reset", (PyCFunction)probe_reset, METH_NOARGS, reset_doc},
@@ -696,10 +728,11 @@ module_exec(PyObject *module)
         {&state->name_key, "_otel_concurrency"},
         {&state->name_process, "process"},
         {&state->name_dict, "__dict__"},
+        {&state->name_context, "context"},
 #ifdef WATCH_CONTEXTS
-        {&state->name_context, "context"},        {&state->name_get_context, "get_context"},
-        {&state->name_done, "done"},              {&state->name_cancelled, "cancelled"},
-        {&state->name_exception, "_exception"},   {&state->name_fut_waiter, "_fut_waiter"},
+        {&state->name_get_context, "get_context"}, {&state->name_done, "done"},
+        {&state->name_cancelled, "cancelled"},     {&state->name_exception, "_exception"},
+        {&state->name_fut_waiter, "_fut_waiter"},
 #endif
     };
     clock_init(&state->clock);
@@ -841,8 +874,8 @@ module_free(void *module)
     Py_CLEAR(state->name_key);
     Py_CLEAR(state->name_process);
     Py_CLEAR(state->name_dict);
-#ifdef WATCH_CONTEXTS
     Py_CLEAR(state->name_context);
+#ifdef WATCH_CONTEXTS
     Py_CLEAR(state->name_get_context);
     Py_CLEAR(state->name_done);
     Py_CLEAR(state->name_cancelled);

@@ -12,7 +12,15 @@ from otel_concurrency.probes import _native
 from otel_concurrency.probes.histogram import HistogramState, ProbeExemplar
 from otel_concurrency.probes.native_trio import NativeTrioTasks
 from otel_concurrency.probes.pure import PureTaskProbe
-from otel_concurrency.probes.tasks import LoopRow, SlowStep, TaskRow, Untracked, merge_loops, merge_rows
+from otel_concurrency.probes.tasks import (
+    BeginSpan,
+    LoopRow,
+    SlowStep,
+    TaskRow,
+    Untracked,
+    merge_loops,
+    merge_rows,
+)
 from otel_concurrency.probes.trio_tasks import TrioTasks, with_states
 
 
@@ -71,6 +79,10 @@ class NativeTaskProbe(Untracked):
         if self._trio is None:
             self._trio = NativeTrioTasks(self._native.follow)
         return self._trio
+
+    def tell_spans(self, begin: BeginSpan | None) -> None:
+        """Ask this for each task that is created in a copy of its creator's context; None: ask nobody."""
+        self._native.tell_spans(begin)
 
     def read_rows(self) -> list[TaskRow]:
         """Return each row, exemplars drained, no function twice."""

@@ -21,7 +21,15 @@ from typing import TYPE_CHECKING, Any
 
 from otel_concurrency.probes.histogram import Histogram, HistogramState
 from otel_concurrency.probes.loops import LoopIndex
-from otel_concurrency.probes.tasks import OTHER, LoopRow, SlowStep, TaskRow, Untracked
+from otel_concurrency.probes.tasks import (
+    OTHER,
+    BeginSpan,
+    LoopRow,
+    SlowStep,
+    TaskRow,
+    TaskSpan,
+    Untracked,
+)
 
 if TYPE_CHECKING:
     from otel_concurrency.probes.pure_trio import PureTrioTasks
@@ -80,18 +88,20 @@ class Row:
 class _End:
     """A task's done-callback, which the task owns: called at its end, or let go of while it is pending."""
 
-    __slots__ = ("key", "loop", "origin", "probe")
+    __slots__ = ("key", "loop", "origin", "probe", "span")
 
     probe: PureTaskProbe | None
     loop: LoopTasks
     key: int
     origin: object
+    span: TaskSpan | None
 
     def __call__(self, task: asyncio.Future[Any]) -> None:
         # All in one function: each further call of Python's is 0.1 µs of the 3 that a task may cost.
         probe, self.probe = self.probe, None
         if probe is None:
             return
+        error = None
         try:
             duration_ns = probe.now_ns() - self.key
             with probe.lock:
@@ -100,26 +110,28 @@ class _End:
                     return
                 if task.cancelled():
                     row.cancelled += 1
-                    durations = row.cancelled_durations
+                    outcome, durations = "cancelled", row.cancelled_durations
                 elif (
                     error := getattr(task, "_exception", None)
                 ) is not None:  # `.exception()` would mark it retrieved
                     name = probe.error_name(type(error))
                     row.failed[name] = row.failed.get(name, 0) + 1
-                    durations = row.failed_durations
+                    outcome, durations = "failed", row.failed_durations
                 else:
                     row.finished += 1
-                    durations = row.finished_durations
+                    outcome, durations = "finished", row.finished_durations
                 if self.origin:
                     durations.observe(duration_ns, self.origin, time.time_ns())
                 else:
                     durations.observe(duration_ns)
+            if self.span is not None:
+                self.span.task_ended(outcome, duration_ns, error, task)
         except Exception:
             probe.give_up()
 
     def __del__(self) -> None:
         if self.probe is not None:  # the task died while pending; a lock may be held, so only say so
-            self.probe.died.append((self.loop, self.key))
+            self.probe.died.append((self.loop, self.key, self.span))
 
 
 class LoopTasks:
@@ -175,7 +187,8 @@ class PureTaskProbe(Untracked):
         self._carried: Callable[[Any], Any] = lambda coroutine: coroutine
         self.lock = threading.Lock()
         # What dies, dies wherever a collection runs, so also while this thread holds the lock.
-        self.died: deque[tuple[LoopTasks, int]] = deque()
+        self.died: deque[tuple[LoopTasks, int, TaskSpan | None]] = deque()
+        self._begin_span: BeginSpan | None = None
 
     def create_task(
         self,
@@ -200,6 +213,10 @@ class PureTaskProbe(Untracked):
             self.give_up()
             return original(loop, coroutine, *args, **kwargs)
         self._last_id = 0
+        if self._begin_span is not None and kwargs.get("context") is None:
+            begun = self._begin_span(coroutine)
+            if begun is not None:
+                return self._create_in_span(begun, row, created_ns, original, loop, coroutine, args, kwargs)
         # Handing on nothing at all is the common case, and a dict to unpack a slow one.
         task = original(loop, coroutine, *args, **kwargs) if args or kwargs else original(loop, coroutine)
         try:
@@ -209,16 +226,59 @@ class PureTaskProbe(Untracked):
             self.give_up()
         return task
 
+    def _create_in_span(
+        self,
+        begun: tuple[TaskSpan, Any],
+        row: Row,
+        created_ns: int,
+        original: Callable[..., asyncio.Future[Any]],
+        loop: asyncio.AbstractEventLoop,
+        coroutine: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> asyncio.Future[Any]:
+        """Create a task while the origin variable has the value that it shall have in the task's context."""
+        span, value = begun
+        origin: Any = self._origin
+        token = origin.set(value)
+        is_followed = False
+        try:
+            task = original(loop, coroutine, *args, **kwargs) if args or kwargs else original(loop, coroutine)
+            is_followed = self._last_id != id(task)
+        finally:
+            if origin.get(None) is value:  # else a task factory has set it for good
+                origin.reset(token)
+            if not is_followed:
+                span.forget()
+        try:
+            if is_followed:
+                self._follow(loop, row, task, created_ns, span)
+        except Exception:
+            self.give_up()
+        return task
+
     def follow(
-        self, loop: asyncio.AbstractEventLoop, coroutine: Any, task: asyncio.Future[Any], created_ns: int
+        self,
+        loop: asyncio.AbstractEventLoop,
+        coroutine: Any,
+        task: asyncio.Future[Any],
+        created_ns: int,
+        span: TaskSpan | None = None,
     ) -> None:
         """Count a task that was just made, and listen for its end."""
         if self._last_foreign() is not task:
             self._last_foreign = weakref.ref(task)
-            self._follow(loop, self.row_of(coroutine), task, created_ns)
+            self._follow(loop, self.row_of(coroutine), task, created_ns, span)
+        elif span is not None:
+            span.forget()
 
     def _follow(
-        self, loop: asyncio.AbstractEventLoop, row: Row, task: asyncio.Future[Any], created_ns: int
+        self,
+        loop: asyncio.AbstractEventLoop,
+        row: Row,
+        task: asyncio.Future[Any],
+        created_ns: int,
+        span: TaskSpan | None = None,
     ) -> None:
         self._last_id = id(task)
         known = self._last_loop
@@ -235,6 +295,7 @@ class PureTaskProbe(Untracked):
         end.loop = known
         end.key = created_ns
         end.origin = self._origin.get(None) if self._origin is not None else None
+        end.span = span
         end.probe = self
         if task.done():  # an eager task may be
             end(task)
@@ -267,12 +328,21 @@ class PureTaskProbe(Untracked):
             _logger.exception("Counting tasks failed and is switched off; the program goes on without it")
 
     def _bury(self) -> None:
+        spans = []
         with self.lock:
             while self.died:
-                loop, key = self.died.popleft()
+                loop, key, span = self.died.popleft()
                 row = loop.live.pop(key, None)
                 if row is not None:
                     row.destroyed += 1
+                    if span is not None:
+                        spans.append((span, max(0, self.now_ns() - key)))
+        for span, age_ns in spans:
+            span.task_ended("destroyed", age_ns)
+
+    def tell_spans(self, begin: BeginSpan | None) -> None:
+        """Ask this for each task that is created in a copy of its creator's context; None: ask nobody."""
+        self._begin_span = begin if self._origin is not None else None
 
     def see_through(self, code: CodeType, carried: Callable[[Any], Any]) -> None:
         """Name a task whose coroutine is of this code by what `carried` returns for it."""

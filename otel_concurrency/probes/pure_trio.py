@@ -173,7 +173,7 @@ class PureTrioTasks:
         for key, live in list(self.live.items()):
             if live.runner_id == runner_id:
                 self.live.pop(key, None)
-                self.probe.died.append((live.loop, live.key))
+                self.probe.died.append((live.loop, live.key, None))
 
 
 class _Run:

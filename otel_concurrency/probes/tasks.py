@@ -120,6 +120,43 @@ class SlowStep(NamedTuple):
     cpu_ns: int
 
 
+class TaskSpan(Protocol):
+    """What is told of a task's end."""
+
+    def task_ended(
+        self,
+        outcome: str,
+        duration_ns: int,
+        error: BaseException | None = None,
+        task: object = None,
+        steps: int = -1,
+        busy_ns: int = -1,
+        start_delay_ns: int = -1,
+        /,
+    ) -> None:
+        """Hear of it, where a program's code may run: not from within a garbage collection.
+
+        Args:
+            outcome: `finished`, `failed`, `cancelled` or `destroyed`.
+            duration_ns: Creation to end.
+            error: Why it failed.
+            task: If it is known here.
+            steps: How many steps it took; -1, as below: nobody has seen.
+            busy_ns: Time inside its steps.
+            start_delay_ns: Creation to first step.
+        """
+        ...
+
+    def forget(self) -> None:
+        """Hear that there is no such task."""
+        ...
+
+
+BeginSpan = Callable[[Any], "tuple[TaskSpan, Any] | None"]
+"""Called with the coroutine of a task to come; returns what to tell of its end, and the value that the
+probe's origin variable shall have in the task's context."""
+
+
 class TaskProbe(Protocol):
     """What all three ways of counting tasks offer."""
 
@@ -148,6 +185,10 @@ class TaskProbe(Protocol):
         Args:
             cancelled: `trio.Cancelled`.
         """
+        ...
+
+    def tell_spans(self, begin: BeginSpan | None) -> None:
+        """Ask this for each task that is created in a copy of its creator's context; None: ask nobody."""
         ...
 
     def read_rows(self) -> list[TaskRow]:

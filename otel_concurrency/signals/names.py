@@ -40,6 +40,9 @@ GC_GENERATION = "cpython.gc.generation"
 COMPONENT = "otel_concurrency.component"
 
 WORK_QUEUE_TIME = "python.executor.task.queue.time"
+TASK_SPAN_BUSY_TIME = "asyncio.task.busy.time"
+TASK_SPAN_STEPS = "asyncio.task.steps"
+TASK_SPAN_START_DELAY = "asyncio.task.start.delay"
 SHUTDOWN_REASON = "process.shutdown.reason"
 SHUTDOWN_ELAPSED = "process.shutdown.elapsed"
 UNFINISHED_TASKS = "process.shutdown.unfinished.tasks"
@@ -102,12 +105,16 @@ ATTRIBUTE_MEANINGS = {
     GC_GENERATION: "`0`, `1` or `2`: how old the objects are that were looked at",
     COMPONENT: "which part of us: `collection` is reading the probes and building data points",
     WORK_QUEUE_TIME: "from being handed in to the real start, in seconds",
+    TASK_SPAN_BUSY_TIME: "time inside the task's steps, in seconds; the rest of the span it waited",
+    TASK_SPAN_STEPS: "how many steps the task took",
+    TASK_SPAN_START_DELAY: "from the task's creation to its first step, in seconds",
     SHUTDOWN_REASON: "`exit`: the main thread came to its end; else the name of the signal",
     SHUTDOWN_ELAPSED: "time since the shutdown started, in seconds",
     UNFINISHED_TASKS: "tasks alive, of asyncio and trio",
     UNFINISHED_WORK_ITEMS: "work items that run, or wait for a worker, in the pools that we see",
-    CODE_FILE_PATH: "file in which the exception was raised, or where the work stood",
-    CODE_LINE_NUMBER: "line of that file",
+    CODE_FILE_PATH: "file in which the exception was raised, or where the work stood; of a task's span, of its "
+    "coroutine function",
+    CODE_LINE_NUMBER: "line of that file; of a task's span, where its function begins",
     FAILURE_KIND: "what Python gave up on: an exception that nobody caught in the main thread (`main`), a "
     "`thread` or a child `process`; one that is `unraisable`, in a `__del__` for instance; a "
     "`coroutine_never_awaited`; what an event loop reports: `task_never_retrieved`, "
@@ -128,8 +135,8 @@ ATTRIBUTE_MEANINGS = {
     THREAD_NAME: "of a span or a log record: the name of the thread that started or emitted it, where "
     "`threading` knows it; of a metric: the threads of a name, its numbers left out; `_unnamed`: those that "
     "`threading` does not know; `_other` beyond 32 names",
-    TASK_NAME: "name of the task, of asyncio or trio, that started the span or emitted the log record; "
-    "absent outside a task",
+    TASK_NAME: "name of the task, of asyncio or trio, that started the span or emitted the log record, or whose "
+    "span it is; absent outside a task",
 }
 """Attribute key to its meaning and values."""
 
@@ -147,6 +154,15 @@ SPAN_ATTRIBUTES = (CODE_FUNCTION_NAME, EXECUTOR_NAME, EXECUTOR_TYPE, WORK_QUEUE_
 
 REQUEST_ATTRIBUTES = (STALL_OVERLAP,)
 """What the span of a request may carry."""
+
+TASK_SPAN = "asyncio.task"
+"""The name of a task's span begins so; the name of its coroutine function follows."""
+
+TASK_SPAN_ATTRIBUTES = (
+    *(CODE_FUNCTION_NAME, CODE_FILE_PATH, CODE_LINE_NUMBER, TASK_NAME, TASK_OUTCOME, ERROR_TYPE),
+    *(TASK_SPAN_BUSY_TIME, TASK_SPAN_STEPS, TASK_SPAN_START_DELAY),
+)
+"""What the span of a task carries; the last three only where steps are seen."""
 
 SHUTDOWN_STARTED = "process.shutdown.started"
 SHUTDOWN_PROGRESS = "process.shutdown.progress"

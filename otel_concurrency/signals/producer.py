@@ -25,6 +25,7 @@ from otel_concurrency.signals.names import SCOPE_NAME
 from otel_concurrency.signals.overhead import Overhead
 from otel_concurrency.signals.points import seconds
 from otel_concurrency.signals.readings import HistogramReading, Source
+from otel_concurrency.signals.stand_in import seen_ids
 from otel_concurrency.signals.streams import Collected, Exemplars, Stream, series_key
 
 _logger = logging.getLogger(__name__)
@@ -204,7 +205,7 @@ def _exemplar(observed: ProbeExemplar, keep: ExemplarFilter) -> Exemplar | None:
     value = seconds(observed.value_ns)
     if not keep.should_sample(value, observed.at_unix_ns, {}, context):
         return None
-    span = trace.get_current_span(context).get_span_context()
+    span = seen_ids(trace.get_current_span(context))
     span_id, trace_id = (span.span_id, span.trace_id) if span.is_valid else (None, None)
     return Exemplar({}, value, observed.at_unix_ns, span_id, trace_id)
 

@@ -50,6 +50,7 @@ def test_every_attribute_has_a_meaning():
         names.LOG_ATTRIBUTES,
         names.IDENTITY_ATTRIBUTES,
         names.SPAN_ATTRIBUTES,
+        names.TASK_SPAN_ATTRIBUTES,
         names.REQUEST_ATTRIBUTES,
         names.CANCELLATION_ATTRIBUTES,
         *(keys for _, keys in names.EVENTS.values()),

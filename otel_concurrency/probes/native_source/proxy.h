@@ -92,6 +92,9 @@ proxy_dealloc(PyObject *self)
     if (!proxy->live.done) {
         live_end(&proxy->live, DESTROYED, NULL, 0, NULL);
     }
+    if (proxy->live.told != NULL) {
+        told_free(proxy->live.told);
+    }
     Py_CLEAR(proxy->coroutine); /* runs its `finally` blocks if it was left suspended */
     proxy_free(probe->state, proxy);
     Py_DECREF(probe);
@@ -106,6 +109,9 @@ proxy_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(as_proxy(self)->coroutine);
     Py_VISIT(as_proxy(self)->live.row->probe);
+    if (as_proxy(self)->live.told != NULL) {
+        Py_VISIT(as_proxy(self)->live.told->span);
+    }
     return 0;
 }
 
@@ -186,10 +192,19 @@ proxy_ended_with_error(Proxy *proxy, int64_t now_ns)
         TaskProbe *probe = proxy->live.row->probe;
         const char *loop_type = probe->loops[proxy->live.loop].type;
         int in_trio = loop_type != NULL && strcmp(loop_type, "trio") == 0;
+        if (proxy->live.told != NULL) {
+            PyErr_NormalizeException(&type, &value, &traceback);
+            if (value != NULL && traceback != NULL) {
+                PyException_SetTraceback(value, traceback);
+            }
+        }
         if (is_cancellation(probe, type, value, in_trio, 0)) {
             live_end(&proxy->live, CANCELLED, NULL, now_ns, NULL);
         }
         else {
+            if (proxy->live.told != NULL) {
+                proxy->live.told->error = value;
+            }
             live_end(&proxy->live, FAILED, (PyTypeObject *)type, now_ns, NULL);
         }
     }
@@ -425,6 +440,19 @@ static PyType_Spec proxy_spec = {
     .slots = proxy_slots,
 };
 
+/* The `context=` of a create_task call, if it was given one. Borrowed. */
+static PyObject *
+given_context(PyObject *const *arguments, size_t count, PyObject *keywords, ModuleState *state)
+{
+    for (Py_ssize_t i = 0; keywords != NULL && i < PyTuple_GET_SIZE(keywords); i++) {
+        if (PyUnicode_Compare(PyTuple_GET_ITEM(keywords, i), state->name_context) == 0) {
+            PyObject *given = arguments[count + i];
+            return given != Py_None ? given : NULL;
+        }
+    }
+    return NULL;
+}
+
 /* Call create_task with a proxy in the place of the coroutine. */
 static PyObject *
 create_task_with_proxy(TaskProbe *probe, PyObject *const *arguments, size_t count, PyObject *keywords)
@@ -436,21 +464,36 @@ create_task_with_proxy(TaskProbe *probe, PyObject *const *arguments, size_t coun
         return PyErr_NoMemory();
     }
     PyObject *task = NULL;
+    Begun begun = {NULL, NULL, NULL};
+    if (probe->begin_span != NULL && given_context(arguments, count, keywords, probe->state) == NULL) {
+        span_begin(probe, arguments[2], &begun);
+    }
     PyObject *proxy = proxy_new(probe, arguments[1], arguments[2], row_of(probe, arguments[2]));
     if (proxy != NULL) {
+        Live *live = &as_proxy(proxy)->live;
+        told_attach(live, &begun);
         memcpy(call, arguments, total * sizeof(PyObject *));
         call[2] = proxy;
         task = PyObject_Vectorcall(call[0], call + 1, (count - 1) | PY_VECTORCALL_ARGUMENTS_OFFSET, keywords);
-        Live *live = &as_proxy(proxy)->live;
         if (!live->counted) {
             if (task != NULL) {
                 live_count(live);
             }
             else {
                 live->done = 1; /* refused: there never was a task */
+                if (live->told != NULL) {
+                    begun.span = Py_NewRef(live->told->span);
+                    told_free(live->told);
+                    live->told = NULL;
+                }
             }
         }
         Py_DECREF(proxy);
+    }
+    span_leave(probe, &begun);
+    span_abandon(probe, &begun);
+    if (probe->died != NULL && task != NULL) {
+        tell_of_died(probe);
     }
     if (call != room) {
         PyMem_Free(call);

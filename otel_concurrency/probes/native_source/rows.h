@@ -41,6 +41,7 @@ typedef struct Live {
     struct Live *older;
     struct Live *newer;
     Row *row;
+    struct Told *told; /* NULL: nobody wants to hear of this task */
     int64_t created_ns;
     uint32_t steps;
     uint8_t loop;  /* index into TaskProbe.loops */
@@ -82,6 +83,8 @@ typedef struct TaskProbe {
     PyObject *current_tasks;   /* asyncio's dict: loop -> task, or NULL */
     PyObject *foreign;         /* callable for what this probe cannot follow, or NULL */
     PyObject *loop_ids;        /* callable: loop -> (id, type), or NULL for ids of its own */
+    PyObject *begin_span;      /* callable: coroutine -> (span, value of the origin variable) or None, or NULL */
+    struct Told *died;         /* tasks that died while pending, and that somebody wants to hear of */
     PyObject *error_names;     /* set of exception type names in use */
     Row **rows;
     Row **slots; /* open addressing by key */

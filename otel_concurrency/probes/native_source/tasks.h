@@ -3,6 +3,8 @@
 #ifndef OTEL_CONCURRENCY_TASKS_H
 #define OTEL_CONCURRENCY_TASKS_H
 
+#include "task_spans.h"
+
 /* --- loops --- */
 
 static PyObject *
@@ -245,6 +247,9 @@ live_begin_step(Live *live, int64_t now_ns, PyObject *context)
             live_count(live); /* an eager task runs before create_task returns */
         }
         row_observe(live->row, &live->row->start_delays, now_ns - live->created_ns, context);
+        if (live->told != NULL) {
+            live->told->start_delay_ns = now_ns - live->created_ns;
+        }
     }
     live->steps++;
     live->row->steps++;
@@ -256,6 +261,9 @@ live_end_step(Live *live, int64_t began_ns, int64_t now_ns, State state, PyObjec
 {
     int64_t busy_ns = now_ns - began_ns;
     live->row->busy_ns += busy_ns;
+    if (live->told != NULL) {
+        live->told->busy_ns += busy_ns;
+    }
     live_set_state(live, state);
     row_observe(live->row, &live->row->step_durations, busy_ns, context);
     if (busy_ns >= live->row->probe->slow_ns) {
@@ -270,9 +278,15 @@ live_forget(Live *live)
     live_unlist(live);
     live->done = 1;
     live->counted = 0;
+    if (live->told != NULL) {
+        Told *told = live->told;
+        live->told = NULL;
+        told_free(told);
+    }
 }
 
-/* The task is done. `error` is the type of its exception if it failed. */
+/* The task is done. `error` is the type of its exception if it failed. At its very end a listener may run, and with it
+   anything. */
 static NEVER_INLINE void
 live_end(Live *live, Outcome outcome, PyTypeObject *error, int64_t now_ns, PyObject *context)
 {
@@ -294,9 +308,16 @@ live_end(Live *live, Outcome outcome, PyTypeObject *error, int64_t now_ns, PyObj
         break;
     case DESTROYED:
         row->destroyed++;
+        if (live->told != NULL) {
+            told_later(live, monotonic_ns(&row->probe->state->clock) - live->created_ns);
+        }
         return;
     }
     row_observe(row, &row->durations[outcome], now_ns - live->created_ns, context);
+    if (live->told != NULL) {
+        static const char *const names[] = {"finished", "cancelled", "failed"};
+        told_end(live, names[outcome], now_ns - live->created_ns);
+    }
 }
 
 #endif

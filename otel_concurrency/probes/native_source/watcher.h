@@ -158,13 +158,16 @@ map_take(ModuleState *state, PyObject *context)
 /* --- the end of a task --- */
 
 static void
-entry_end(ModuleState *state, PyObject *entry, Outcome outcome, PyTypeObject *error, int64_t now_ns, PyObject *context)
+entry_end(ModuleState *state, PyObject *entry, Outcome outcome, PyObject *error, int64_t now_ns, PyObject *context)
 {
     EntryData *data = entry_data(state, entry);
     TaskProbe *probe = data->live.row->probe;
     PyObject *key = data->context;
     PyObject *held = key != NULL ? map_take(state, key) : NULL;
-    live_end(&data->live, outcome, error, now_ns, context);
+    if (data->live.told != NULL) {
+        data->live.told->error = error;
+    }
+    live_end(&data->live, outcome, error != NULL ? Py_TYPE(error) : NULL, now_ns, context);
     Py_XDECREF(held);
     Py_DECREF(probe); /* taken when the task was entered */
 }
@@ -234,7 +237,7 @@ task_outcome(ModuleState *state, PyObject *task, Outcome *outcome, PyObject **er
         PyObject *exception = PyObject_GetAttr(task, state->name_exception);
         if (exception != NULL && exception != Py_None) {
             *outcome = FAILED;
-            *error = Py_NewRef((PyObject *)Py_TYPE(exception));
+            *error = Py_NewRef(exception);
         }
         Py_XDECREF(exception);
     }
@@ -256,7 +259,10 @@ entry_check_end(ModuleState *state, PyObject *entry, int64_t now_ns)
     if (task_outcome(state, task, &outcome, &error)) {
         EntryData *data = entry_data(state, entry);
         if (!data->live.done) {
-            entry_end(state, entry, outcome, (PyTypeObject *)error, now_ns, data->context);
+            if (data->live.told != NULL) {
+                data->live.told->task = task;
+            }
+            entry_end(state, entry, outcome, error, now_ns, data->context);
         }
         Py_XDECREF(error);
     }
@@ -356,7 +362,7 @@ context_switched(PyContextEvent event, PyObject *object)
 
 /* Enter a task that create_task just made. Returns 0 when it cannot be followed: then the twin counts it. */
 static int
-follow(TaskProbe *probe, PyObject *loop, Row *row, PyObject *task, int64_t created_ns, Creation *creation)
+follow(TaskProbe *probe, PyObject *loop, Row *row, PyObject *task, int64_t created_ns, Creation *creation, Begun *begun)
 {
     ModuleState *state = probe->state;
     PyObject *context = PyObject_CallMethodNoArgs(task, state->name_get_context);
@@ -392,6 +398,7 @@ follow(TaskProbe *probe, PyObject *loop, Row *row, PyObject *task, int64_t creat
     }
     Py_INCREF(probe); /* the row is the probe's; given back when the task ends */
     live_count(&data->live);
+    told_attach(&data->live, begun);
     if (creation->began_ns != 0) { /* eager: its first step lies behind it */
         int64_t ended_ns = creation->ended_ns != 0 ? creation->ended_ns : monotonic_ns(&state->clock);
         live_begin_step(&data->live, creation->began_ns, context);
@@ -402,18 +409,6 @@ follow(TaskProbe *probe, PyObject *loop, Row *row, PyObject *task, int64_t creat
     }
     Py_DECREF(context);
     return 1;
-}
-
-/* The `context=` of a create_task call, if it was given one. Borrowed. */
-static PyObject *
-given_context(PyObject *const *arguments, size_t count, PyObject *keywords, ModuleState *state)
-{
-    for (Py_ssize_t i = 0; keywords != NULL && i < PyTuple_GET_SIZE(keywords); i++) {
-        if (PyUnicode_Compare(PyTuple_GET_ITEM(keywords, i), state->name_context) == 0) {
-            return arguments[count + i];
-        }
-    }
-    return NULL;
 }
 
 static PyObject *
@@ -433,11 +428,16 @@ create_task_with_watcher(TaskProbe *probe, PyObject *const *arguments, size_t co
         slot->context = PyThreadState_Get()->context; /* before its first switch nobody told which one is current */
     }
     Row *row = row_of(probe, arguments[2]); /* before: an eager task may be done after, and its frame gone */
+    Begun begun = {NULL, NULL, NULL};
+    if (probe->begin_span != NULL && context == NULL) {
+        span_begin(probe, arguments[2], &begun);
+    }
     Creation creation = {.outer = slot->creation};
     slot->creation = &creation;
     int64_t created_ns = monotonic_ns(&state->clock);
     PyObject *task = PyObject_Vectorcall(arguments[0], arguments + 1, count - 1, keywords);
     slot->creation = creation.outer;
+    span_leave(probe, &begun);
     if (slot->depth == 0) {
         slot->context = PyThreadState_Get()->context; /* making a task may have made the thread's first context */
     }
@@ -445,11 +445,15 @@ create_task_with_watcher(TaskProbe *probe, PyObject *const *arguments, size_t co
         creation.outer->inner_task = task;
     }
     if (task == NULL || task == creation.inner_task) {
+        span_abandon(probe, &begun);
         return task; /* a loop's create_task that calls another's: followed already */
     }
-    if (!follow(probe, arguments[1], row, task, created_ns, &creation)) {
+    if (!follow(probe, arguments[1], row, task, created_ns, &creation, &begun)) {
         int64_t age_ns = monotonic_ns(&state->clock) - created_ns; /* the twin has a clock of its own */
-        probe_count_foreign(probe, arguments[1], arguments[2], task, system_monotonic_ns() - age_ns);
+        probe_count_foreign(probe, arguments[1], arguments[2], task, system_monotonic_ns() - age_ns, &begun);
+    }
+    if (probe->died != NULL) {
+        tell_of_died(probe);
     }
     return task;
 }

@@ -1,0 +1,114 @@
+"""Spans whose id was given away before they exist: the one place that knows how the SDK makes ids and spans.
+
+A `Tracer` of the SDK (1.45) asks its own `id_generator` for each span's id, and hands its spans a reference
+to its `span_processor`. Everything else about a span, whether it is sampled, its limits, its resource, who
+hears of it, is left to the tracer. Where a tracer is built differently, no id is ever promised.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.sdk.trace.id_generator import IdGenerator
+from opentelemetry.trace import SpanContext, TracerProvider
+from opentelemetry.util.types import AnyValue
+
+from otel_concurrency._version import __version__
+from otel_concurrency.signals.names import SCOPE_NAME
+
+
+class PromisedIds(IdGenerator):
+    """Makes ids as another generator does, but for the one that was promised.
+
+    Args:
+        generator: The tracer's own.
+    """
+
+    def __init__(self, generator: IdGenerator) -> None:
+        self.generator = generator
+        self._next = threading.local()
+
+    def promise(self, span_id: int) -> None:
+        """Make this the id of the next span that this thread starts; 0: promise nothing."""
+        self._next.span_id = span_id
+
+    def generate_span_id(self) -> int:
+        """Return what was promised, once, or else a new id."""
+        promised: int = getattr(self._next, "span_id", 0)
+        if promised:
+            self._next.span_id = 0
+            return promised
+        return self.generator.generate_span_id()
+
+    def generate_trace_id(self) -> int:
+        """Return a new id."""
+        return self.generator.generate_trace_id()
+
+    def is_trace_id_random(self) -> bool:
+        """Whether the other generator's are."""
+        return self.generator.is_trace_id_random()
+
+
+class PromisingTracer:
+    """Our tracer of a provider, able to start a span with an id that somebody knows already.
+
+    Args:
+        provider: The SDK's.
+
+    Raises:
+        TypeError: Its tracers do not make ids as this module knows it.
+    """
+
+    def __init__(self, provider: TracerProvider) -> None:
+        tracer: Any = provider.get_tracer(SCOPE_NAME, __version__)
+        generator = getattr(tracer, "id_generator", None)
+        if not isinstance(generator, IdGenerator) or not hasattr(tracer, "span_processor"):
+            raise TypeError(f"{type(tracer)!r} is no tracer whose spans can be promised")
+        if not isinstance(generator, PromisedIds):
+            generator = tracer.id_generator = PromisedIds(generator)
+        self._tracer = tracer
+        self._ids = generator
+        self.span_processor = tracer.span_processor
+
+    def promise(self, enclosing: SpanContext) -> SpanContext:
+        """Return the ids of a span to come, in the trace of another one."""
+        return SpanContext(
+            enclosing.trace_id,
+            self._ids.generator.generate_span_id(),
+            False,
+            enclosing.trace_flags,
+            enclosing.trace_state,
+        )
+
+    def start(
+        self,
+        promised: SpanContext | None,
+        name: str,
+        context: Context,
+        start_unix_ns: int,
+        attributes: Mapping[str, AnyValue],
+    ) -> trace.Span:
+        """Start a span, with the id that was promised if one was."""
+        self._ids.promise(promised.span_id if promised is not None else 0)
+        try:
+            span: trace.Span = self._tracer.start_span(
+                name, context, attributes=attributes, start_time=start_unix_ns
+            )
+        finally:
+            self._ids.promise(0)  # a tracer that is switched off asks for none
+        return span
+
+
+def processor_of(span: object) -> object:
+    """Return what hears of a span's end; None where a span does not tell."""
+    return getattr(span, "_span_processor", None)
+
+
+def current_provider() -> TracerProvider | None:
+    """Return the global provider if somebody has set one; asking the API would make one."""
+    provider: TracerProvider | None = getattr(trace, "_TRACER_PROVIDER", None)
+    return provider

@@ -1,0 +1,208 @@
+"""The current span inside a task, as long as nobody knows whether the task will be worth a span.
+
+Whoever writes to it writes to the recording span around it, as without us. Only its id is its own: once
+somebody takes that, for a child span, a header or a log record, there will be a span with this id.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from types import CodeType, TracebackType
+from typing import Any, Protocol
+
+from opentelemetry.context import Context
+from opentelemetry.trace import Span, SpanContext, Status, StatusCode
+from opentelemetry.util.types import AnyValue, Attributes
+
+_LOOKERS = "opentelemetry.sdk.metrics."
+"""Who asks for the ids at each measurement, to keep few of them or none: the SDK's exemplars."""
+
+_OPEN: Any = object()
+
+
+class Maker(Protocol):
+    """What makes the span in the end."""
+
+    is_over: bool
+    """Whether it makes no spans any more, so that nothing can be promised."""
+
+    def promise(self, enclosing: SpanContext) -> SpanContext:
+        """Return the ids of a span to come."""
+        ...
+
+    def make(
+        self,
+        stand_in: StandIn,
+        outcome: str,
+        duration_ns: int,
+        error: BaseException | None,
+        task: object,
+        steps: int,
+        busy_ns: int,
+        start_delay_ns: int,
+    ) -> None:
+        """Make the span of a task that has ended, if it tells something."""
+        ...
+
+
+class StandIn(Span):
+    """The current span of one task.
+
+    What became of its id is kept in the instance's dict, where one call of C both looks and sets, whatever
+    thread makes it: nothing while nobody has asked; the ids, once somebody has or the span is made; None
+    when the task has ended without a span. Made by its maker, which fills the slots.
+
+    Slots:
+        _maker: Makes the span.
+        _real: The recording span that it writes to.
+        _around: What was the current span where the task was created.
+        _created_in: The OpenTelemetry context there; None after the end.
+        _code: The code of the coroutine, None if it has none.
+        _function: `module.qualname` of the coroutine function.
+        _start_unix_ns: When the task was created.
+    """
+
+    __slots__ = ("_around", "_code", "_created_in", "_function", "_maker", "_real", "_start_unix_ns")
+
+    _maker: Maker
+    _real: Span
+    _around: Span
+    _created_in: Context | None
+    _code: CodeType | None
+    _function: str
+    _start_unix_ns: int
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type[Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Pass for a span of the SDK, whose other attributes it has, too."""
+        return type(self._real)
+
+    def __repr__(self) -> str:
+        return f"<StandIn {self._function} in {self._real!r}>"
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether its task has not ended."""
+        return self._created_in is not None
+
+    @property
+    def context(self) -> SpanContext:
+        """The same as `get_span_context()`, as the SDK's spans have it."""
+        return self._ids(sys._getframe(1).f_globals.get("__name__", ""))
+
+    def get_span_context(self) -> SpanContext:
+        """Return ids that a span has, or will have from now on."""
+        return self._ids(sys._getframe(1).f_globals.get("__name__", ""))
+
+    def _ids(self, asker: str) -> SpanContext:
+        ids: SpanContext | None = vars(self).get("ids", _OPEN)
+        if ids is _OPEN:
+            if asker.startswith(_LOOKERS):
+                return seen_ids(self)
+            promised = None if self._maker.is_over else self._maker.promise(self._real.get_span_context())
+            ids = vars(self).setdefault("ids", promised)
+        if ids is not None:
+            return ids
+        if asker.startswith(_LOOKERS):
+            return seen_ids(self)
+        self._around = _beyond(self._around)
+        return self._around.get_span_context()
+
+    def task_ended(
+        self,
+        outcome: str,
+        duration_ns: int,
+        error: BaseException | None = None,
+        task: object = None,
+        steps: int = -1,
+        busy_ns: int = -1,
+        start_delay_ns: int = -1,
+    ) -> None:
+        """Let the maker decide. Not to be called by what a garbage collection calls.
+
+        Args:
+            outcome: `finished`, `failed`, `cancelled` or `destroyed`.
+            duration_ns: Creation to end.
+            error: Why it failed.
+            task: If it is still there.
+            steps: How many steps it took; -1, as below: nobody has seen.
+            busy_ns: Time inside its steps.
+            start_delay_ns: Creation to first step.
+        """
+        self._maker.make(self, outcome, duration_ns, error, task, steps, busy_ns, start_delay_ns)
+
+    def take_made(self) -> SpanContext | None:
+        """End it: return the ids if somebody has them; else nobody will, and None is returned."""
+        ids: SpanContext | None = vars(self).setdefault("ids", None)
+        self._created_in = None
+        if ids is None:
+            self._around = _beyond(self._around)  # a chain of tasks that create each other stays short
+        return ids
+
+    def forget(self) -> None:
+        """End it for a task that there never was."""
+        self.take_made()
+
+    def end(self, end_time: int | None = None) -> None:
+        """End the span around it, as without us."""
+        self._real.end(end_time)
+
+    def set_attributes(self, attributes: Mapping[str, AnyValue]) -> None:
+        """Write to the span around it, as all that follow."""
+        self._real.set_attributes(attributes)
+
+    def set_attribute(self, key: str, value: AnyValue) -> None:
+        self._real.set_attribute(key, value)
+
+    def add_event(self, name: str, attributes: Attributes = None, timestamp: int | None = None) -> None:
+        self._real.add_event(name, attributes, timestamp)
+
+    def add_link(self, context: SpanContext, attributes: Attributes = None) -> None:
+        self._real.add_link(context, attributes)
+
+    def update_name(self, name: str) -> None:
+        self._real.update_name(name)
+
+    def is_recording(self) -> bool:
+        return self._real.is_recording()
+
+    def set_status(self, status: Status | StatusCode, description: str | None = None) -> None:
+        self._real.set_status(status, description)
+
+    def record_exception(
+        self,
+        exception: BaseException,
+        attributes: Attributes = None,
+        timestamp: int | None = None,
+        escaped: bool = False,
+    ) -> None:
+        self._real.record_exception(exception, attributes, timestamp, escaped)
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> None:
+        self._real.__exit__(exc_type, exc_val, exc_tb)
+
+
+def seen_ids(span: Span) -> SpanContext:
+    """Return the ids of the nearest span that there is or will be, without making one of it."""
+    while type(span) is StandIn:
+        ids: SpanContext | None = vars(span).get("ids")
+        if ids is not None:
+            return ids
+        span = span._around
+    return span.get_span_context()
+
+
+def _beyond(span: Span) -> Span:
+    """Return the nearest span that is no stand-in of a task that ended without one."""
+    while type(span) is StandIn and vars(span).get("ids", _OPEN) is None:
+        span = span._around
+    return span
