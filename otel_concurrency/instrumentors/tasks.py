@@ -76,8 +76,7 @@ class AsyncioTaskInstrumentor(BaseInstrumentor):
         )
         probe.note_slow_steps(_slow_ns)
         _probe = probe
-        spans = _task_spans(config, kwargs.get("tracer_provider"))
-        probe.tell_spans(spans.begin if spans is not None else None)
+        spans = _tell_spans(probe, config, kwargs.get("tracer_provider"))
         metrics = self._metrics = TaskMetrics(probe)
         self._hooks = (TaskHook(probe), TrioTaskHook(probe))
         for hook in self._hooks:
@@ -88,8 +87,7 @@ class AsyncioTaskInstrumentor(BaseInstrumentor):
             nonlocal spans
             if spans is not None:
                 spans.close()  # what is promised there, the parent keeps
-                spans = _task_spans(config, kwargs.get("tracer_provider"))
-                probe.tell_spans(spans.begin if spans is not None else None)
+                spans = _tell_spans(probe, config, kwargs.get("tracer_provider"))
             LOOP_IDS.reset()
             probe.reset()
             metrics.begin()
@@ -115,12 +113,14 @@ class AsyncioTaskInstrumentor(BaseInstrumentor):
         self._hooks, self._undo, self._metrics = (), (), None
 
 
-def _task_spans(config: Config, tracer_provider: TracerProvider | None) -> TaskSpans | None:
+def _tell_spans(probe: TaskProbe, config: Config, tracer_provider: TracerProvider | None) -> TaskSpans | None:
     if config.task_spans == "none":
         return None
-    return TaskSpans(
+    spans = TaskSpans(
         threshold_ns=0 if config.task_spans == "all" else int(config.task_span_threshold * 1e9),
         include=config.task_span_include,
         exclude=config.task_span_exclude,
         tracer_provider=tracer_provider,
     )
+    probe.tell_spans(spans.begin, spans.plan())
+    return spans

@@ -32,10 +32,12 @@
 #include "native_source/histogram.h"
 
 struct TaskProbe;
+static void tell_no_spans(struct TaskProbe *probe);
 static PyObject *probe_name_cr_code(struct TaskProbe *probe);
 
 typedef struct ModuleState {
     PyTypeObject *probe_type;
+    PyTypeObject *stand_in_state_type;
     PyTypeObject *proxy_type;
     PyTypeObject *work_probe_type;
     PyTypeObject *pool_type;
@@ -70,6 +72,7 @@ typedef struct ModuleState {
     PyObject *name_process;
     PyObject *name_dict;
     PyObject *name_context;
+    PyObject *name_is_recording;
 #ifdef WATCH_CONTEXTS
     PyTypeObject *entry_type;
     PyObject *task_died;
@@ -166,7 +169,7 @@ probe_create_task(TaskProbe *probe, PyObject *const *arguments, Py_ssize_t count
     Begun begun = {NULL, NULL, NULL};
     int is_proxy = Py_IS_TYPE(arguments[2], probe->state->proxy_type); /* it counts for itself */
     if (!is_proxy && probe->begin_span != NULL && given_context(arguments, count, keywords, probe->state) == NULL) {
-        span_begin(probe, arguments[2], &begun);
+        span_begin(probe, row_of(probe, arguments[2]), arguments[2], &begun);
     }
     int64_t created_ns = system_monotonic_ns(); /* the twin's clock */
     PyObject *task = PyObject_Vectorcall(arguments[0], arguments + 1, count - 1, keywords);
@@ -238,18 +241,60 @@ probe_also_cancelled(TaskProbe *probe, PyObject *error)
 }
 
 PyDoc_STRVAR(tell_spans_doc,
-"tell_spans(begin, /)\n--\n\n"
+"tell_spans(begin, how=None, /)\n--\n\n"
 "Call this with each coroutine that a task is made of in a copy of its creator's context; None: call nobody.\n\n"
-"It returns None, or what to tell of the task's end and the value of the origin variable in its context.");
+"It returns None, or what to tell of the task's end and the value of the origin variable in its context. `how` is (maker,\n"
+"key of the current span, type of stand-ins, type of contexts, threshold in ns): with it, what was accepted once is\n"
+"begun without a call.");
+
+static void
+tell_no_spans(TaskProbe *probe)
+{
+    Py_CLEAR(probe->begin_span);
+    Py_CLEAR(probe->span_maker);
+    Py_CLEAR(probe->span_key);
+    Py_CLEAR(probe->known_span);
+    Py_CLEAR(probe->stand_in_type);
+    Py_CLEAR(probe->context_type);
+}
 
 static PyObject *
-probe_tell_spans(TaskProbe *probe, PyObject *begin)
+probe_tell_spans(TaskProbe *probe, PyObject *args)
 {
+    PyObject *begin;
+    PyObject *how = Py_None;
+    PyObject *maker = NULL;
+    PyObject *key = NULL;
+    PyTypeObject *stand_ins = NULL;
+    PyTypeObject *contexts = NULL;
+    long long threshold_ns = 0;
+    if (!PyArg_ParseTuple(args, "O|O:tell_spans", &begin, &how)) {
+        return NULL;
+    }
     if (begin != Py_None && !PyCallable_Check(begin)) {
         PyErr_SetString(PyExc_TypeError, "tell_spans() takes a callable or None");
         return NULL;
     }
-    Py_XSETREF(probe->begin_span, begin != Py_None ? Py_NewRef(begin) : NULL);
+    if (how != Py_None) {
+        if (!PyArg_Parse(how, "(OOO!O!L)", &maker, &key, &PyType_Type, &stand_ins, &PyType_Type, &contexts, &threshold_ns)) {
+            return NULL;
+        }
+        if (!PyType_IsSubtype(stand_ins, probe->state->stand_in_state_type)
+            || !PyType_IsSubtype(contexts, &PyDict_Type)) {
+            PyErr_SetString(PyExc_TypeError, "tell_spans() takes a type of stand-ins and one of dicts");
+            return NULL;
+        }
+    }
+    tell_no_spans(probe);
+    for (Py_ssize_t i = 0; i < probe->row_count; i++) {
+        Py_CLEAR(probe->rows[i]->span_name);
+    }
+    probe->begin_span = begin != Py_None ? Py_NewRef(begin) : NULL;
+    probe->span_maker = Py_XNewRef(maker);
+    probe->span_key = Py_XNewRef(key);
+    probe->stand_in_type = (PyTypeObject *)Py_XNewRef((PyObject *)stand_ins);
+    probe->context_type = (PyTypeObject *)Py_XNewRef((PyObject *)contexts);
+    probe->span_threshold_ns = threshold_ns;
     Py_RETURN_NONE;
 }
 
@@ -567,6 +612,14 @@ probe_traverse(TaskProbe *probe, visitproc visit, void *arg)
     Py_VISIT(probe->foreign);
     Py_VISIT(probe->loop_ids);
     Py_VISIT(probe->begin_span);
+    Py_VISIT(probe->span_maker);
+    Py_VISIT(probe->span_key);
+    Py_VISIT(probe->known_span);
+    Py_VISIT(probe->stand_in_type);
+    Py_VISIT(probe->context_type);
+    for (Told *told = probe->died; told != NULL; told = told->next) {
+        Py_VISIT(told->span);
+    }
     for (int i = 0; i < probe->slow_count; i++) {
         Py_VISIT(probe->slow_steps[i].origin);
     }
@@ -588,7 +641,7 @@ probe_clear(TaskProbe *probe)
 {
     Py_CLEAR(probe->foreign);
     Py_CLEAR(probe->loop_ids);
-    Py_CLEAR(probe->begin_span);
+    tell_no_spans(probe);
     forget_died(probe);
     Py_CLEAR(probe->current_tasks);
     Py_CLEAR(probe->carrier);
@@ -629,7 +682,7 @@ static PyMethodDef probe_methods[] = {
     {"follow", (PyCFunction)(void (*)(void))probe_follow, METH_FASTCALL, follow_doc},
     {"see_through", (PyCFunction)(void (*)(void))probe_see_through, METH_FASTCALL, see_through_doc},
     {"also_cancelled", (PyCFunction)probe_also_cancelled, METH_O, also_cancelled_doc},
-    {"tell_spans", (PyCFunction)probe_tell_spans, METH_O, tell_spans_doc},
+    {"tell_spans", (PyCFunction)probe_tell_spans, METH_VARARGS, tell_spans_doc},
     {"read_rows", (PyCFunction)probe_read_rows, METH_NOARGS, read_rows_doc},
     {"read_loops", (PyCFunction)probe_read_loops, METH_NOARGS, read_loops_doc},
     {"reset", (PyCFunction)probe_reset, METH_NOARGS, reset_doc},
@@ -729,6 +782,7 @@ module_exec(PyObject *module)
         {&state->name_process, "process"},
         {&state->name_dict, "__dict__"},
         {&state->name_context, "context"},
+        {&state->name_is_recording, "is_recording"},
 #ifdef WATCH_CONTEXTS
         {&state->name_get_context, "get_context"}, {&state->name_done, "done"},
         {&state->name_cancelled, "cancelled"},     {&state->name_exception, "_exception"},
@@ -746,6 +800,10 @@ module_exec(PyObject *module)
     state->probe_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &probe_spec, NULL);
     state->proxy_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &proxy_spec, NULL);
     if (state->probe_type == NULL || state->proxy_type == NULL || PyModule_AddType(module, state->probe_type) < 0) {
+        return -1;
+    }
+    state->stand_in_state_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &stand_in_spec, NULL);
+    if (state->stand_in_state_type == NULL || PyModule_AddType(module, state->stand_in_state_type) < 0) {
         return -1;
     }
     state->work_probe_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &work_probe_spec, NULL);
@@ -797,6 +855,7 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
 {
     ModuleState *state = PyModule_GetState(module);
     Py_VISIT(state->probe_type);
+    Py_VISIT(state->stand_in_state_type);
     Py_VISIT(state->proxy_type);
     Py_VISIT(state->work_probe_type);
     Py_VISIT(state->pool_type);
@@ -822,6 +881,7 @@ module_clear(PyObject *module)
     ModuleState *state = PyModule_GetState(module);
     proxies_free_all(state); /* before their type goes: to free an object is to look at its type */
     Py_CLEAR(state->probe_type);
+    Py_CLEAR(state->stand_in_state_type);
     Py_CLEAR(state->proxy_type);
     Py_CLEAR(state->work_probe_type);
     Py_CLEAR(state->pool_type);
@@ -875,6 +935,7 @@ module_free(void *module)
     Py_CLEAR(state->name_process);
     Py_CLEAR(state->name_dict);
     Py_CLEAR(state->name_context);
+    Py_CLEAR(state->name_is_recording);
 #ifdef WATCH_CONTEXTS
     Py_CLEAR(state->name_get_context);
     Py_CLEAR(state->name_done);

@@ -16,6 +16,7 @@ from otel_concurrency.probes.tasks import (
     BeginSpan,
     LoopRow,
     SlowStep,
+    SpanPlan,
     TaskRow,
     Untracked,
     merge_loops,
@@ -80,9 +81,14 @@ class NativeTaskProbe(Untracked):
             self._trio = NativeTrioTasks(self._native.follow)
         return self._trio
 
-    def tell_spans(self, begin: BeginSpan | None) -> None:
-        """Ask this for each task that is created in a copy of its creator's context; None: ask nobody."""
-        self._native.tell_spans(begin)
+    def tell_spans(self, begin: BeginSpan | None, how: SpanPlan | None = None) -> None:
+        """Ask this for each task that is created in a copy of its creator's context; None: ask nobody.
+
+        Args:
+            begin: Who is asked.
+            how: What it would do, for a probe that can do it by itself.
+        """
+        self._native.tell_spans(begin, how)
 
     def read_rows(self) -> list[TaskRow]:
         """Return each row, exemplars drained, no function twice."""

@@ -26,6 +26,7 @@ from otel_concurrency.probes.tasks import (
     BeginSpan,
     LoopRow,
     SlowStep,
+    SpanPlan,
     TaskRow,
     TaskSpan,
     Untracked,
@@ -340,8 +341,13 @@ class PureTaskProbe(Untracked):
         for span, age_ns in spans:
             span.task_ended("destroyed", age_ns)
 
-    def tell_spans(self, begin: BeginSpan | None) -> None:
-        """Ask this for each task that is created in a copy of its creator's context; None: ask nobody."""
+    def tell_spans(self, begin: BeginSpan | None, how: SpanPlan | None = None) -> None:
+        """Ask this for each task that is created in a copy of its creator's context; None: ask nobody.
+
+        Args:
+            begin: Who is asked.
+            how: What it would do, for a probe that can do it by itself.
+        """
         self._begin_span = begin if self._origin is not None else None
 
     def see_through(self, code: CodeType, carried: Callable[[Any], Any]) -> None:

@@ -157,6 +157,24 @@ BeginSpan = Callable[[Any], "tuple[TaskSpan, Any] | None"]
 probe's origin variable shall have in the task's context."""
 
 
+class SpanPlan(NamedTuple):
+    """How the stand-in of a task's span is made, once a coroutine function and a span around were accepted.
+
+    Attributes:
+        maker: Its `_maker`.
+        key: Under which the value of the origin variable holds the current span.
+        stand_in: Its type, derived from `stand_in_state()`.
+        context: The type of the origin variable's values.
+        threshold_ns: A task that finished sooner tells nothing, unless somebody took its ids.
+    """
+
+    maker: object
+    key: object
+    stand_in: type[Any]
+    context: type[Any]
+    threshold_ns: int
+
+
 class TaskProbe(Protocol):
     """What all three ways of counting tasks offer."""
 
@@ -187,8 +205,13 @@ class TaskProbe(Protocol):
         """
         ...
 
-    def tell_spans(self, begin: BeginSpan | None) -> None:
-        """Ask this for each task that is created in a copy of its creator's context; None: ask nobody."""
+    def tell_spans(self, begin: BeginSpan | None, how: SpanPlan | None = None) -> None:
+        """Ask this for each task that is created in a copy of its creator's context; None: ask nobody.
+
+        Args:
+            begin: Who is asked.
+            how: What it would do, for a probe that can do it by itself.
+        """
         ...
 
     def read_rows(self) -> list[TaskRow]:

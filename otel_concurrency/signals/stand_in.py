@@ -9,16 +9,21 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from types import CodeType, TracebackType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanContext, Status, StatusCode
 from opentelemetry.util.types import AnyValue, Attributes
 
+from otel_concurrency.probes.stand_in import PureStandInState, stand_in_state
+
+if TYPE_CHECKING:
+    _State = PureStandInState
+else:
+    _State = stand_in_state()
+
 _LOOKERS = "opentelemetry.sdk.metrics."
 """Who asks for the ids at each measurement, to keep few of them or none: the SDK's exemplars."""
-
-_OPEN: Any = object()
 
 
 class Maker(Protocol):
@@ -46,14 +51,14 @@ class Maker(Protocol):
         ...
 
 
-class StandIn(Span):
-    """The current span of one task.
+class StandIn(_State):
+    """The current span of one task. To whoever asks it is a span of the class of the one around.
 
-    What became of its id is kept in the instance's dict, where one call of C both looks and sets, whatever
-    thread makes it: nothing while nobody has asked; the ids, once somebody has or the span is made; None
-    when the task has ended without a span. Made by its maker, which fills the slots.
+    Made by its maker, or by a probe in C, which fill the attributes; a class of the API or the SDK as base
+    would give each a dict. What became of its ids is `_settled`: False while nobody has asked; the ids, once
+    somebody has or the span is made; None when the task has ended without a span.
 
-    Slots:
+    Attributes:
         _maker: Makes the span.
         _real: The recording span that it writes to.
         _around: What was the current span where the task was created.
@@ -63,15 +68,13 @@ class StandIn(Span):
         _start_unix_ns: When the task was created.
     """
 
-    __slots__ = ("_around", "_code", "_created_in", "_function", "_maker", "_real", "_start_unix_ns")
+    __slots__ = ("__weakref__",)
 
     _maker: Maker
     _real: Span
-    _around: Span
+    _around: Span | StandIn
     _created_in: Context | None
     _code: CodeType | None
-    _function: str
-    _start_unix_ns: int
 
     @property  # type: ignore[misc]
     def __class__(self) -> type[Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -99,13 +102,13 @@ class StandIn(Span):
         return self._ids(sys._getframe(1).f_globals.get("__name__", ""))
 
     def _ids(self, asker: str) -> SpanContext:
-        ids: SpanContext | None = vars(self).get("ids", _OPEN)
-        if ids is _OPEN:
+        ids: SpanContext | Literal[False] | None = self._settled
+        if ids is False:
             if asker.startswith(_LOOKERS):
                 return seen_ids(self)
             promised = None if self._maker.is_over else self._maker.promise(self._real.get_span_context())
-            ids = vars(self).setdefault("ids", promised)
-        if ids is not None:
+            ids = self._settle(promised)
+        if ids:
             return ids
         if asker.startswith(_LOOKERS):
             return seen_ids(self)
@@ -137,7 +140,7 @@ class StandIn(Span):
 
     def take_made(self) -> SpanContext | None:
         """End it: return the ids if somebody has them; else nobody will, and None is returned."""
-        ids: SpanContext | None = vars(self).setdefault("ids", None)
+        ids: SpanContext | None = self._settle(None)
         self._created_in = None
         if ids is None:
             self._around = _beyond(self._around)  # a chain of tasks that create each other stays short
@@ -182,6 +185,9 @@ class StandIn(Span):
     ) -> None:
         self._real.record_exception(exception, attributes, timestamp, escaped)
 
+    def __enter__(self) -> StandIn:
+        return self
+
     def __exit__(
         self,
         exc_type: type[BaseException] | None,
@@ -191,18 +197,21 @@ class StandIn(Span):
         self._real.__exit__(exc_type, exc_val, exc_tb)
 
 
-def seen_ids(span: Span) -> SpanContext:
+Span.register(StandIn)
+
+
+def seen_ids(span: Span | StandIn) -> SpanContext:
     """Return the ids of the nearest span that there is or will be, without making one of it."""
     while type(span) is StandIn:
-        ids: SpanContext | None = vars(span).get("ids")
-        if ids is not None:
+        ids: SpanContext | Literal[False] | None = span._settled
+        if ids:
             return ids
         span = span._around
     return span.get_span_context()
 
 
-def _beyond(span: Span) -> Span:
+def _beyond(span: Span | StandIn) -> Span | StandIn:
     """Return the nearest span that is no stand-in of a task that ended without one."""
-    while type(span) is StandIn and vars(span).get("ids", _OPEN) is None:
+    while type(span) is StandIn and span._settled is None:
         span = span._around
     return span

@@ -21,6 +21,7 @@ from opentelemetry.trace import Span, SpanContext, StatusCode, TracerProvider
 from opentelemetry.util.types import AnyValue
 
 from otel_concurrency.probes.pure import coroutine_name, type_name
+from otel_concurrency.probes.tasks import SpanPlan
 from otel_concurrency.signals import names
 from otel_concurrency.signals.current_context import get_current
 from otel_concurrency.signals.promised_ids import PromisingTracer, current_provider, processor_of
@@ -32,7 +33,6 @@ MAX_FUNCTIONS = 1_000
 
 _SPAN_KEY = next(iter(trace.set_span_in_context(trace.INVALID_SPAN, Context())))
 _put = dict.__setitem__  # OpenTelemetry's contexts refuse to be changed; this one nobody has yet
-_new = object.__new__
 
 _logger = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ class TaskSpans:
                 function = self._name(code, coroutine)
                 if not function:
                     return None
-            stand_in = _new(StandIn)
+            stand_in = StandIn()
             stand_in._maker = self
             stand_in._real = real
             stand_in._around = around
@@ -116,6 +116,10 @@ class TaskSpans:
         except Exception:
             self._give_up()
             return None
+
+    def plan(self) -> SpanPlan:
+        """Return what `begin` does with what it has accepted once."""
+        return SpanPlan(self, _SPAN_KEY, StandIn, Context, self._threshold_ns)
 
     def promise(self, enclosing: SpanContext) -> SpanContext:
         """Return the ids of a span to come, in the trace of another one."""

@@ -464,11 +464,12 @@ create_task_with_proxy(TaskProbe *probe, PyObject *const *arguments, size_t coun
         return PyErr_NoMemory();
     }
     PyObject *task = NULL;
+    Row *row = row_of(probe, arguments[2]);
     Begun begun = {NULL, NULL, NULL};
     if (probe->begin_span != NULL && given_context(arguments, count, keywords, probe->state) == NULL) {
-        span_begin(probe, arguments[2], &begun);
+        span_begin(probe, row, arguments[2], &begun);
     }
-    PyObject *proxy = proxy_new(probe, arguments[1], arguments[2], row_of(probe, arguments[2]));
+    PyObject *proxy = proxy_new(probe, arguments[1], arguments[2], row);
     if (proxy != NULL) {
         Live *live = &as_proxy(proxy)->live;
         told_attach(live, &begun);

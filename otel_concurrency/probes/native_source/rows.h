@@ -23,6 +23,7 @@ typedef struct Row {
     struct TaskProbe *probe;
     PyObject *key;  /* code object, or the type of what is no coroutine function's; NULL for the row of all others */
     PyObject *name; /* module.qualname */
+    PyObject *span_name; /* the same, of tasks that may have spans; NULL: ask */
     PyObject *failed; /* dict: exception type name -> count */
     uint64_t created;
     uint64_t finished;
@@ -84,6 +85,12 @@ typedef struct TaskProbe {
     PyObject *foreign;         /* callable for what this probe cannot follow, or NULL */
     PyObject *loop_ids;        /* callable: loop -> (id, type), or NULL for ids of its own */
     PyObject *begin_span;      /* callable: coroutine -> (span, value of the origin variable) or None, or NULL */
+    PyObject *span_maker;      /* NULL: begin_span is asked each time */
+    PyObject *span_key;        /* of the current span in a value of the origin variable */
+    PyObject *known_span;      /* weak reference to one that begin_span has accepted */
+    PyTypeObject *stand_in_type;
+    PyTypeObject *context_type;
+    int64_t span_threshold_ns; /* a task that took less, and finished, tells nothing by itself */
     struct Told *died;         /* tasks that died while pending, and that somebody wants to hear of */
     PyObject *error_names;     /* set of exception type names in use */
     Row **rows;
@@ -209,6 +216,7 @@ row_free(Row *row)
     }
     Py_XDECREF(row->key);
     Py_XDECREF(row->name);
+    Py_XDECREF(row->span_name);
     Py_XDECREF(row->failed);
     PyMem_Free(row);
 }

@@ -4,6 +4,8 @@
 #ifndef OTEL_CONCURRENCY_TASK_SPANS_H
 #define OTEL_CONCURRENCY_TASK_SPANS_H
 
+#include "stand_in.h"
+
 /* Of a live task; the pointer to it is all that other tasks carry. */
 typedef struct Told {
     PyObject *span;
@@ -65,12 +67,134 @@ span_forget(TaskProbe *probe, PyObject *span)
     Py_XDECREF(told);
 }
 
+/* Which recording span a task to come would write to: NULL for none, and `ask` set where only `begin_span` knows. New. */
+static PyObject *
+span_around(TaskProbe *probe, PyObject *around, int *ask)
+{
+    if (Py_IS_TYPE(around, probe->stand_in_type)) {
+        StandIn *outer = (StandIn *)around;
+        if (outer->created_in == NULL || outer->maker != probe->span_maker) {
+            *ask = 1;
+            return NULL;
+        }
+        return Py_XNewRef(outer->real);
+    }
+    if (probe->known_span == NULL || reference_target(probe->known_span) != around) {
+        *ask = 1;
+        return NULL;
+    }
+    PyObject *recording = PyObject_CallMethodNoArgs(around, probe->state->name_is_recording);
+    if (recording == NULL) {
+        PyErr_Clear();
+        *ask = 1;
+    }
+    Py_XDECREF(recording);
+    return recording == Py_True ? Py_NewRef(around) : NULL;
+}
+
+/* What `begin_span` does, in C. Returns 0 where it has to be asked after all. */
+static int
+span_begin_here(TaskProbe *probe, Row *row, Begun *begun)
+{
+    PyObject *current = NULL;
+    PyObject *real = NULL;
+    StandIn *stand_in = NULL;
+    PyObject *context = NULL;
+    int ask = 0;
+    if (PyContextVar_Get(probe->origin_var, NULL, &current) < 0) {
+        PyErr_Clear();
+        return 0;
+    }
+    if (current == NULL || !PyDict_Check(current)) {
+        ask = current != NULL;
+        goto done;
+    }
+    PyObject *around = PyDict_GetItemWithError(current, probe->span_key);
+    if (around == NULL) {
+        goto done; /* outside of any span */
+    }
+    if (row->span_name == NULL) {
+        ask = 1;
+        goto done;
+    }
+    Py_INCREF(around);
+    real = span_around(probe, around, &ask);
+    if (real != NULL) {
+        stand_in = (StandIn *)probe->stand_in_type->tp_alloc(probe->stand_in_type, 0);
+        context = stand_in != NULL ? PyObject_CallOneArg((PyObject *)probe->context_type, current) : NULL;
+        if (context != NULL && PyDict_Check(context)
+            && PyDict_SetItem(context, probe->span_key, (PyObject *)stand_in) == 0) {
+            stand_in->maker = Py_NewRef(probe->span_maker);
+            stand_in->real = Py_NewRef(real);
+            stand_in->around = Py_NewRef(around);
+            stand_in->created_in = Py_NewRef(current);
+            stand_in->code = Py_NewRef(row->key);
+            stand_in->function = Py_NewRef(row->span_name);
+            stand_in->start_unix_ns = unix_ns();
+            begun->token = PyContextVar_Set(probe->origin_var, context);
+            if (begun->token != NULL) {
+                begun->span = Py_NewRef((PyObject *)stand_in);
+                begun->value = Py_NewRef(context);
+            }
+        }
+    }
+    Py_DECREF(around);
+done:
+    PyErr_Clear();
+    Py_XDECREF(context);
+    Py_XDECREF(stand_in);
+    Py_XDECREF(real);
+    Py_XDECREF(current);
+    return !ask;
+}
+
+/* What was accepted of a row and of a span is known from now on. */
+static void
+span_remember(TaskProbe *probe, Row *row, PyObject *coroutine, PyObject *span)
+{
+    if (probe->span_maker == NULL || !Py_IS_TYPE(span, probe->stand_in_type)) {
+        return;
+    }
+    StandIn *stand_in = (StandIn *)span;
+    if (row->span_name == NULL && row->key != NULL && row->key == stand_in->code && PyCoro_CheckExact(coroutine)) {
+        row->span_name = Py_XNewRef(stand_in->function);
+    }
+    if (stand_in->around != NULL && !Py_IS_TYPE(stand_in->around, probe->stand_in_type)) {
+        Py_XSETREF(probe->known_span, PyWeakref_NewRef(stand_in->around, NULL));
+        PyErr_Clear();
+    }
+}
+
+/* A task finished soon: let go of its stand-in if nobody has the ids. As `StandIn.take_made` does, in C. */
+static int
+span_let_go(TaskProbe *probe, PyObject *span)
+{
+    if (probe->span_maker == NULL || !Py_IS_TYPE(span, probe->stand_in_type)) {
+        return 0;
+    }
+    StandIn *stand_in = (StandIn *)span;
+    if (stand_in->settled != NULL) {
+        return 0;
+    }
+    stand_in->settled = Py_NewRef(Py_None);
+    PyObject *around = stand_in->around;
+    while (around != NULL && Py_IS_TYPE(around, probe->stand_in_type) && ((StandIn *)around)->settled == Py_None) {
+        around = ((StandIn *)around)->around;
+    }
+    if (around != stand_in->around) {
+        Py_XSETREF(stand_in->around, Py_XNewRef(around));
+    }
+    Py_CLEAR(stand_in->created_in);
+    return 1;
+}
+
 /* Ask whether somebody wants to hear of a task to come, and let its context begin with the value that they name. */
 static void
-span_begin(TaskProbe *probe, PyObject *coroutine, Begun *begun)
+span_begin(TaskProbe *probe, Row *row, PyObject *coroutine, Begun *begun)
 {
     memset(begun, 0, sizeof(Begun));
-    if (probe->begin_span == NULL || probe->origin_var == NULL) {
+    if (probe->begin_span == NULL || probe->origin_var == NULL
+        || (probe->span_maker != NULL && span_begin_here(probe, row, begun))) {
         return;
     }
     PyObject *asked = Py_NewRef(probe->begin_span);
@@ -88,6 +212,9 @@ span_begin(TaskProbe *probe, PyObject *coroutine, Begun *begun)
             PyErr_Clear();
             Py_CLEAR(begun->span);
             Py_CLEAR(begun->value);
+        }
+        else {
+            span_remember(probe, row, coroutine, begun->span);
         }
     }
     Py_DECREF(answer);
@@ -168,15 +295,20 @@ told_call(TaskProbe *probe, Told *told, const char *outcome)
 }
 
 static void
-told_end(Live *live, const char *outcome, int64_t duration_ns)
+told_end(Live *live, Outcome outcome, int64_t duration_ns)
 {
     Told *told = live->told;
     TaskProbe *probe = live->row->probe;
     live->told = NULL;
     told->duration_ns = duration_ns;
     told->steps = live->steps;
+    if (outcome == FINISHED && duration_ns < probe->span_threshold_ns && span_let_go(probe, told->span)) {
+        told_free(told);
+        return;
+    }
     Py_INCREF(probe);
-    told_call(probe, told, outcome);
+    static const char *const names[] = {"finished", "cancelled", "failed"};
+    told_call(probe, told, names[outcome]);
     Py_DECREF(probe);
 }
 

@@ -3,8 +3,6 @@
 #ifndef OTEL_CONCURRENCY_TASKS_H
 #define OTEL_CONCURRENCY_TASKS_H
 
-#include "task_spans.h"
-
 /* --- loops --- */
 
 static PyObject *
@@ -22,6 +20,8 @@ reference_target(PyObject *reference)
     return target == Py_None ? NULL : target;
 #endif
 }
+
+#include "task_spans.h"
 
 static const char *
 loop_type(PyObject *loop)
@@ -315,8 +315,7 @@ live_end(Live *live, Outcome outcome, PyTypeObject *error, int64_t now_ns, PyObj
     }
     row_observe(row, &row->durations[outcome], now_ns - live->created_ns, context);
     if (live->told != NULL) {
-        static const char *const names[] = {"finished", "cancelled", "failed"};
-        told_end(live, names[outcome], now_ns - live->created_ns);
+        told_end(live, outcome, now_ns - live->created_ns);
     }
 }
 

@@ -430,7 +430,7 @@ create_task_with_watcher(TaskProbe *probe, PyObject *const *arguments, size_t co
     Row *row = row_of(probe, arguments[2]); /* before: an eager task may be done after, and its frame gone */
     Begun begun = {NULL, NULL, NULL};
     if (probe->begin_span != NULL && context == NULL) {
-        span_begin(probe, arguments[2], &begun);
+        span_begin(probe, row, arguments[2], &begun);
     }
     Creation creation = {.outer = slot->creation};
     slot->creation = &creation;
