@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
+T = TypeVar("T", bound="PureStandInState")
 
 
 class PureStandInState:
@@ -24,7 +23,7 @@ class PureStandInState:
     _start_unix_ns: int
     _box: dict[str, Any]
 
-    def __new__(cls) -> Self:
+    def __new__(cls: type[T]) -> T:  # noqa: PYI019
         new = object.__new__(cls)
         new._box = {}
         return new

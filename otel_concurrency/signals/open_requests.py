@@ -18,6 +18,7 @@ from opentelemetry.trace import SpanKind
 
 from otel_concurrency.hooks.stalls import Stall
 from otel_concurrency.signals import names
+from otel_concurrency.signals.stand_in import seen_ids
 
 MAX_OPEN = 1000
 """Requests known at a time; those beyond are not told of what they waited for."""
@@ -63,7 +64,7 @@ class OpenRequests(SpanProcessor):
     def tell(self, stall: Stall, *, is_over: bool = False) -> None:
         """Tell those that wait for a stall to end; from the thread that watches."""
         origin = stall.origin if isinstance(stall.origin, Context) else Context()
-        culprit = trace.get_current_span(origin).get_span_context().trace_id
+        culprit = seen_ids(trace.get_current_span(origin)).trace_id
         ends_ns = stall.began_unix_ns + stall.duration_ns
         for request in list(self._open.values()):
             span = request.span
