@@ -23,7 +23,7 @@ class PureStandInState:
     _start_unix_ns: int
     _box: dict[str, Any]
 
-    def __new__(cls: type[T]) -> T:  # noqa: PYI019
+    def __new__(cls: type[T]) -> T:
         new = object.__new__(cls)
         new._box = {}
         return new
