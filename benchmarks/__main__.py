@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import exit as ending
-from benchmarks import loops, pools, report, request, tasks
+from benchmarks import loops, pools, report, request, task_spans, tasks
 from benchmarks.environments import InstallError
 
 
@@ -17,7 +17,10 @@ def main() -> int:
     """Run what was asked for; return 1 if some of it could not be measured here."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
-        "part", nargs="?", choices=["tasks", "loops", "pools", "request", "exit", "all"], default="all"
+        "part",
+        nargs="?",
+        choices=["tasks", "task-spans", "loops", "pools", "request", "exit", "all"],
+        default="all",
     )
     parser.add_argument(
         "--quick", action="store_true", help="fewer and shorter rounds: a look, not a verdict"
@@ -30,6 +33,9 @@ def main() -> int:
     if arguments.part in ("tasks", "all"):
         text, data["tasks"] = tasks.run(tasks.QUICK if arguments.quick else tasks.FULL)
         print(text, flush=True)
+    if arguments.part in ("task-spans", "all"):
+        text, data["task_spans"] = task_spans.run(task_spans.QUICK if arguments.quick else task_spans.FULL)
+        print(f"\n{text}" if arguments.part == "all" else text, flush=True)
     if arguments.part in ("loops", "all"):
         text, data["loops"] = loops.run(loops.QUICK if arguments.quick else loops.FULL)
         print(f"\n{text}" if arguments.part == "all" else text, flush=True)

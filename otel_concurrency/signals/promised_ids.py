@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from opentelemetry import trace
+from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace.id_generator import IdGenerator
 from opentelemetry.trace import SpanContext, TracerProvider
@@ -92,15 +93,35 @@ class PromisingTracer:
         start_unix_ns: int,
         attributes: Mapping[str, AnyValue],
     ) -> trace.Span:
-        """Start a span, with the id that was promised if one was."""
+        """Start a span, with the id that was promised if one was.
+
+        Args:
+            promised: Its ids.
+            name: Of the span.
+            context: What was current where it began.
+            start_unix_ns: When that was.
+            attributes: What it has when it ends; a sampler goes by its name.
+        """
         self._ids.promise(promised.span_id if promised is not None else 0)
         try:
-            span: trace.Span = self._tracer.start_span(
-                name, context, attributes=attributes, start_time=start_unix_ns
-            )
+            span: trace.Span = self._tracer.start_span(name, context, start_time=start_unix_ns)
         finally:
             self._ids.promise(0)  # a tracer that is switched off asks for none
+        _add(span, attributes)
         return span
+
+
+def _add(span: Any, attributes: Mapping[str, AnyValue]) -> None:
+    held = getattr(span, "_attributes", None)
+    if (
+        isinstance(held, BoundedAttributes)
+        and held.max_value_len is None
+        and (held.maxlen is None or len(held) + len(attributes) <= held.maxlen)
+    ):
+        # The SDK checks and locks for each value that is set, 0.7 µs apiece; ours are clean.
+        held._dict.update(attributes)
+    else:
+        span.set_attributes(attributes)
 
 
 def processor_of(span: object) -> object:

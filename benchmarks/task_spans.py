@@ -1,0 +1,172 @@
+"""The price of 100,000 tasks inside one recorded span, none of them notable: ours, beside upstream.
+
+As in `benchmarks.tasks`, each value comes from a process of its own and is the CPU time of the loop's thread.
+Spans that are made go to a processor that counts them: exporting is no part of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from benchmarks import report
+from benchmarks.tasks import ROOT, Effort
+from benchmarks.variants import LOOPS, is_installed, new_loop
+
+TASKS = 100_000
+TASKS_PER_BATCH = 100
+TASKS_PER_READING = 2_000
+LAZY_BUDGET_US = 1.5
+"""What `lazy` may add to the probe alone where no task is notable."""
+ALL_BUDGET_US = 3.0
+"""What `all` may add to the SDK's own span."""
+
+FULL = Effort(rounds=5, seconds=0.0, flat_tasks=0)
+QUICK = Effort(rounds=2, seconds=0.0, flat_tasks=0)
+
+
+async def empty() -> None:
+    """The shortest task there is."""
+
+
+def _ours(mode: str, native: bool) -> Callable[[Any], None]:
+    def install(provider: Any) -> None:
+        from otel_concurrency.instrumentors.tasks import AsyncioTaskInstrumentor
+
+        AsyncioTaskInstrumentor().instrument(native=native, task_spans=mode, tracer_provider=provider)
+
+    return install
+
+
+def _upstream(provider: Any) -> None:
+    from opentelemetry.instrumentation.asyncio import AsyncioInstrumentor
+
+    os.environ["OTEL_PYTHON_ASYNCIO_COROUTINE_NAMES_TO_TRACE"] = "empty"
+    AsyncioInstrumentor().instrument(tracer_provider=provider)
+
+
+VARIANTS: dict[str, tuple[str, Callable[[Any], None]]] = {
+    "bare": ("bare", lambda provider: None),
+    "sdk": ("bare, and a span of the SDK's each", lambda provider: None),
+    "native-none": ("ours, native, none", _ours("none", True)),
+    "native-lazy": ("ours, native, lazy", _ours("lazy", True)),
+    "native-all": ("ours, native, all", _ours("all", True)),
+    "pure-none": ("ours, pure, none", _ours("none", False)),
+    "pure-lazy": ("ours, pure, lazy", _ours("lazy", False)),
+    "pure-all": ("ours, pure, all", _ours("all", False)),
+    "upstream": ("upstream, this coroutine named", _upstream),
+}
+
+
+def measure(variant: str, loop_name: str) -> dict[str, float]:
+    """Return the CPU time of a task, µs, the best reading, and how many spans there were of each."""
+    from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+
+    ended = 0
+
+    class Count(SpanProcessor):
+        def on_end(self, span: Any) -> None:
+            nonlocal ended
+            ended += 1
+
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(Count())
+    VARIANTS[variant][1](provider)
+    tracer = provider.get_tracer("benchmark")
+
+    async def run() -> float:
+        readings = []
+        with tracer.start_as_current_span("request"):
+            for _ in range(TASKS // TASKS_PER_READING):
+                began_ns = time.thread_time_ns()
+                for _ in range(TASKS_PER_READING // TASKS_PER_BATCH):
+                    await asyncio.gather(*[asyncio.create_task(empty()) for _ in range(TASKS_PER_BATCH)])
+                    if variant == "sdk":
+                        for _ in range(TASKS_PER_BATCH):
+                            tracer.start_span("task").end()
+                readings.append(time.thread_time_ns() - began_ns)
+        return min(readings) / TASKS_PER_READING / 1e3
+
+    value = new_loop(loop_name).run_until_complete(run())
+    return {"value": value, "spans": (ended - 1) / TASKS}
+
+
+def _measured(variant: str, loop: str) -> dict[str, float]:
+    command = [sys.executable, "-m", "benchmarks.task_spans", "--measure", variant, "--loop", loop]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"benchmarks: {variant} on {loop} could not be measured:\n{done.stderr.strip()}")
+    found: dict[str, float] = json.loads(done.stdout)
+    return found
+
+
+def run(effort: Effort) -> tuple[str, dict[str, Any]]:
+    """Measure everything; return the report and the same as data."""
+    loops = [loop for loop in LOOPS if loop == "asyncio" or is_installed(loop)]
+    variants = [
+        key
+        for key in VARIANTS
+        if not key.startswith("native") or is_installed("otel_concurrency.probes._native")
+    ]
+    found: dict[str, dict[str, list[dict[str, float]]]] = {
+        loop: {key: [] for key in variants} for loop in loops
+    }
+    for number in range(effort.rounds):
+        report.progress(f"task spans: round {number + 1} of {effort.rounds}")
+        for loop in loops:
+            for variant in variants:
+                found[loop][variant].append(_measured(variant, loop))
+    rows = []
+    for loop in loops:
+        best = {key: min(each["value"] for each in found[loop][key]) for key in variants}
+        for key in variants:
+            way, _, mode = key.partition("-")
+            budget = {"lazy": LAZY_BUDGET_US, "all": ALL_BUDGET_US}.get(mode) if way == "native" else None
+            base = best["sdk"] if mode == "all" else best.get(f"{way}-none", best["bare"])
+            rows.append(
+                (
+                    loop,
+                    VARIANTS[key][0],
+                    f"{best[key]:.2f}",
+                    f"{best[key] - best['bare']:+.2f}",
+                    f"{best[key] - base:+.2f}" if mode in ("lazy", "all") else "",
+                    f"{budget:+.1f}" if budget is not None else "",
+                    report.mark(best[key] - base, budget),
+                    f"{found[loop][key][0]['spans']:g}",
+                )
+            )
+    head = ("loop", "variant", "µs per task", "over bare", "over its base", "budget", "", "spans per task")
+    text = "\n\n".join(
+        (
+            "## Task spans",
+            (
+                f"{report.machine()} · {report.versions()} · {effort.rounds} rounds, best of each. The base "
+                "of `lazy` is `none`, the probe alone; that of `all` a bare task and a span of the SDK's."
+            ),
+            report.table(head, rows, names=2),
+        )
+    )
+    return text, {"values": found}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.task_spans", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="two rounds")
+    parser.add_argument("--measure", choices=sorted(VARIANTS), help="only this variant, in this process")
+    parser.add_argument("--loop", choices=LOOPS, default="asyncio")
+    arguments = parser.parse_args()
+    if arguments.measure:
+        print(json.dumps(measure(arguments.measure, arguments.loop)))
+    else:
+        print(run(QUICK if arguments.quick else FULL)[0])
+
+
+if __name__ == "__main__":
+    main()
