@@ -97,6 +97,13 @@ class StandIn(_State):
         """The same as `get_span_context()`, as the SDK's spans have it."""
         return self._ids(sys._getframe(1).f_globals.get("__name__", ""))
 
+    @property
+    def parent(self) -> SpanContext | None:
+        """The ids of what it hangs under, once it has ids of its own; before, the parent of the span around."""
+        if self._settled:
+            return self._around.get_span_context()
+        return getattr(self._real, "parent", None)
+
     def get_span_context(self) -> SpanContext:
         """Return ids that a span has, or will have from now on."""
         return self._ids(sys._getframe(1).f_globals.get("__name__", ""))

@@ -62,19 +62,24 @@ def test_it_succeeds_and_tells_its_progress(demo: subprocess.CompletedProcess[st
 def test_the_slowest_trace_is_a_checkout_through_both_services(
     demo: subprocess.CompletedProcess[str],
 ) -> None:
-    """The order, three items asked for, the warehouse's answer under each, and the logs where they belong."""
+    """The order's task, three items asked for by tasks, the warehouse's answer under each, and the logs."""
     tree = demo.stdout.partition("\nTasks by coroutine")[0]
     lines = [re.split(r" {2,}(?=shop|warehouse|\+)", line)[0] for line in tree.splitlines()[5:] if line]
     story = [re.sub(r"\d+", "N", line.rstrip()) for line in lines]
-    asked = [line for line in story if line.startswith(("├─ POST /reserve/N", "└─ POST /reserve/N"))]
+    asked = [at for at, line in enumerate(story) if line.endswith("─ POST /reserve/N")]
     answered = [line for line in story if line.endswith("└─ POST /reserve/{item}")]
     assert story[0] == "POST /checkout"
     assert (len(asked), len(answered)) == (3, 3)
-    assert "│  · INFO order N: N items for customer N" in story
+    assert {story[at - 1].rpartition("─ ")[2] for at in asked} == {"asyncio.task storefront.reserve_item"}
+    (order,) = (
+        at for at, line in enumerate(story) if line.endswith("· INFO order N: N items for customer N")
+    )
+    assert story[order - 1].endswith("─ asyncio.task storefront.place_order")
     (ladder,) = (at for at, line in enumerate(story) if line.endswith("· INFO item N: got the ladder"))
     assert story[ladder - 1].endswith("· INFO item N is on the top shelf, getting the ladder")
-    assert story[ladder - 2].endswith("└─ POST /reserve/{item}")
-    assert re.search(r"trace [0-9a-f]{32} · 7 spans, [567] log records, shop and warehouse", tree)
+    assert story[ladder - 2].endswith("└─ asyncio.task warehouse.fetch_from_shelf")
+    assert story[ladder - 3].endswith("└─ POST /reserve/{item}")
+    assert re.search(r"trace [0-9a-f]{32} · 1[2-9] spans, [567] log records, shop and warehouse", tree)
 
 
 def test_the_task_table_has_the_numbers_that_the_traffic_implies(

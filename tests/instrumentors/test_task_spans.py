@@ -354,6 +354,23 @@ class TestLazy:
         assert [event.name for event in span.events] == ["noted", "exception"]
         assert span.status.status_code is StatusCode.ERROR
 
+    def test_who_has_the_ids_sees_the_parent_that_goes_with_them(
+        self, spans: Spans, loop_factory: LoopFactory
+    ) -> None:
+        async def looks() -> tuple[Any, Any]:
+            span: Any = trace.get_current_span()
+            before = span.parent
+            span.get_span_context()
+            return before, span.parent
+
+        async def main() -> tuple[Any, Any]:
+            (seen,) = await asyncio.gather(looks())
+            return seen
+
+        before, after = request(loop_factory, main)
+        assert before is None
+        assert after == spans.one("request").context
+
     def test_the_creator_sees_its_own_span_again(self, spans: Spans, loop_factory: LoopFactory) -> None:
         async def main() -> tuple[Span, Span]:
             before = trace.get_current_span()
