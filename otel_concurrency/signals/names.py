@@ -112,8 +112,8 @@ ATTRIBUTE_MEANINGS = {
     SHUTDOWN_ELAPSED: "time since the shutdown started, in seconds",
     UNFINISHED_TASKS: "tasks alive, of asyncio and trio",
     UNFINISHED_WORK_ITEMS: "work items that run, or wait for a worker, in the pools that we see",
-    CODE_FILE_PATH: "file in which the exception was raised, or where the work stood; of a task's span, of its "
-    "coroutine function",
+    CODE_FILE_PATH: "file in which the exception was raised, or where the work stood; of a task's span, of "
+    "its coroutine function",
     CODE_LINE_NUMBER: "line of that file; of a task's span, where its function begins",
     FAILURE_KIND: "what Python gave up on: an exception that nobody caught in the main thread (`main`), a "
     "`thread` or a child `process`; one that is `unraisable`, in a `__del__` for instance; a "

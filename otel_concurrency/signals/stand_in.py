@@ -99,7 +99,7 @@ class StandIn(_State):
 
     @property
     def parent(self) -> SpanContext | None:
-        """The ids of what it hangs under, once it has ids of its own; before, the parent of the span around."""
+        """What it hangs under, once it has ids of its own; before, the parent of the span around."""
         if self._settled:
             return self._around.get_span_context()
         return getattr(self._real, "parent", None)
