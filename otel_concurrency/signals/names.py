@@ -135,8 +135,8 @@ ATTRIBUTE_MEANINGS = {
     THREAD_NAME: "of a span or a log record: the name of the thread that started or emitted it, where "
     "`threading` knows it; of a metric: the threads of a name, its numbers left out; `_unnamed`: those that "
     "`threading` does not know; `_other` beyond 32 names",
-    TASK_NAME: "name of the task, of asyncio or trio, that started the span or emitted the log record, or whose "
-    "span it is; absent outside a task",
+    TASK_NAME: "name of the task, of asyncio or trio, that started the span or emitted the log record, or "
+    "whose span it is; absent outside a task",
 }
 """Attribute key to its meaning and values."""
 
