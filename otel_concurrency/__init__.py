@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from otel_concurrency.config import Options
     from otel_concurrency.start import Instrumentation
 
-__all__ = ["__version__", "instrument"]
+__all__ = ["__version__", "get_request_id", "instrument", "set_request_id"]
 
 
 def instrument(**options: Unpack[Options]) -> Instrumentation:
@@ -39,3 +39,30 @@ def instrument(**options: Unpack[Options]) -> Instrumentation:
     from otel_concurrency import start  # here, so that finding our entry points stays cheap
 
     return start.instrument(options)
+
+
+def get_request_id() -> str | None:
+    """Return the id of the request that the caller works for: its header's, or the one made for it.
+
+    Returns:
+        None outside a request, and where `OTEL_PYTHON_CONCURRENCY_REQUEST_ID=false`.
+    """
+    from otel_concurrency.signals import request_id
+
+    return request_id.get_request_id()
+
+
+def set_request_id(value: str) -> None:
+    """Give the request another id, or one to work that is no request: from here on, in this context.
+
+    Spans and log records that follow carry it, as does the current span.
+
+    Args:
+        value: 1 to 128 visible ASCII characters.
+
+    Raises:
+        ValueError: The value is none of these.
+    """
+    from otel_concurrency.signals import request_id
+
+    request_id.set_request_id(value)

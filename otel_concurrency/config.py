@@ -8,6 +8,7 @@ variable, the value and the default that stands.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
@@ -23,6 +24,7 @@ _TRUE = ("true", "1", "yes", "on")
 _FALSE = ("false", "0", "no", "off")
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
+_HEADER_NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110, token
 _logger = logging.getLogger(__name__)
 _told: set[tuple[str, str]] = set()  # several parts read the same environment: one warning is enough
 
@@ -86,6 +88,14 @@ def read_seconds(value: object) -> float:
     if not 0 <= seconds <= MAX_SECONDS:
         raise ValueError(f"not between 0 and {MAX_SECONDS}")
     return seconds
+
+
+def read_header_name(value: object) -> str:
+    """Read the name of a header; case does not matter in it."""
+    name = str(value).strip().lower()
+    if not _HEADER_NAME.fullmatch(name):
+        raise ValueError("not the name of a header")
+    return name
 
 
 def read_upstream_names(value: object) -> frozenset[str]:
@@ -262,6 +272,24 @@ class Config:
         "true or false",
         "`false`: spans do not say which thread and which task they started in.",
     )
+    request_id: bool = _setting(
+        True,
+        read_bool,
+        "true or false",
+        "`false`: requests get no id of ours, and their header is not looked at.",
+    )
+    request_id_header: str = _setting(
+        "x-request-id",
+        read_header_name,
+        "name of a header",
+        "Where a request's id is taken from; a request without gets a new one.",
+    )
+    request_id_baggage: bool = _setting(
+        False,
+        read_bool,
+        "true or false",
+        "`true`: a request's id goes along in outgoing baggage, as `request_id`, and is taken from incoming.",
+    )
     exit_timeout: float = _setting(
         3.0,
         read_seconds,
@@ -339,6 +367,9 @@ class Options(TypedDict, total=False):
     inherit_trace: bool
     log_identity: bool
     span_identity: bool
+    request_id: bool
+    request_id_header: str
+    request_id_baggage: bool
     exit_timeout: float
     exit_signals: bool
 

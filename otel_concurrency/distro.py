@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from importlib.metadata import EntryPoint
 from typing import Any
@@ -32,7 +32,7 @@ from otel_concurrency.hooks.interpreters import is_worker_interpreter
 from otel_concurrency.hooks.log_flush import LogFlushHook
 from otel_concurrency.hooks.log_handler import LogHandlerHook
 from otel_concurrency.hooks.system_metrics import SystemMetricsHook
-from otel_concurrency.signals import providers, shutdown
+from otel_concurrency.signals import providers, request_id, shutdown
 from otel_concurrency.signals.ending import Ending
 
 STANDS_IN = {  # upstream's instrumentor: ours, which loads in its place
@@ -91,6 +91,7 @@ class ConcurrencyDistro(BaseDistro):
         self._log_handler = LogHandlerHook()
         self._system_metrics = SystemMetricsHook()
         self._loader_warning = _LoaderWarning()
+        self._leave_request_ids: Callable[[], None] | None = None
         self._ending: Ending | None = None
         self._forkserver = ForkserverHook(self._start_anew)
 
@@ -166,6 +167,13 @@ class ConcurrencyDistro(BaseDistro):
         if self.is_active and not self._is_replaced(entry_point):
             self._load(entry_point, **kwargs)
 
+    def take_request_ids(self) -> None:
+        """See to it that each request has an id."""
+        if self.config.request_id and self._leave_request_ids is None:
+            self._leave_request_ids = request_id.install(
+                self.config.request_id_header, in_baggage=self.config.request_id_baggage
+            )
+
     def watch_ending(self) -> None:
         """See to it that what the process has recorded gets out when it ends."""
         if self._ending is None:
@@ -196,6 +204,8 @@ class ConcurrencyDistro(BaseDistro):
         self._log_handler.remove(put_back=False)  # its instrumentor has let go of it
         self._system_metrics.remove()
         self._loader_warning.remove()
+        if self._leave_request_ids is not None:
+            self._leave_request_ids()
         if self._ending is not None:
             self._ending.remove()
         for variable, value in self._set_variables.items():
@@ -270,6 +280,7 @@ class ConcurrencyConfigurator(_OTelSDKConfigurator):
             super()._configure(**kwargs)  # type: ignore[no-untyped-call]
         if distro.is_active:
             providers.join(log_identity=distro.config.log_identity, span_identity=distro.config.span_identity)
+            distro.take_request_ids()
             distro.watch_ending()
 
     def _configure_from_file(self, path: str, distro: ConcurrencyDistro) -> None:

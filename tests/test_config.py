@@ -44,6 +44,9 @@ DEFAULTS = {
     "inherit_trace": True,
     "log_identity": True,
     "span_identity": True,
+    "request_id": True,
+    "request_id_header": "x-request-id",
+    "request_id_baggage": False,
     "exit_timeout": 3.0,
     "exit_signals": True,
 }
@@ -96,6 +99,9 @@ def test_every_variable_is_read() -> None:
         "OTEL_PYTHON_CONCURRENCY_INHERIT_TRACE": "off",
         "OTEL_PYTHON_CONCURRENCY_LOG_IDENTITY": "off",
         "OTEL_PYTHON_CONCURRENCY_SPAN_IDENTITY": "off",
+        "OTEL_PYTHON_CONCURRENCY_REQUEST_ID": "off",
+        "OTEL_PYTHON_CONCURRENCY_REQUEST_ID_HEADER": "X-Correlation-ID",
+        "OTEL_PYTHON_CONCURRENCY_REQUEST_ID_BAGGAGE": "on",
         "OTEL_PYTHON_CONCURRENCY_EXIT_TIMEOUT": "0.5",
         "OTEL_PYTHON_CONCURRENCY_EXIT_SIGNALS": "no",
     }
@@ -124,6 +130,9 @@ def test_every_variable_is_read() -> None:
         "inherit_trace": False,
         "log_identity": False,
         "span_identity": False,
+        "request_id": False,
+        "request_id_header": "x-correlation-id",
+        "request_id_baggage": True,
         "exit_timeout": 0.5,
         "exit_signals": False,
     }
@@ -147,6 +156,7 @@ def test_what_means_false(word: str) -> None:
         ("NATIVE", "tru", "true"),
         ("HTTP_INNER_SPANS", "-", "false"),
         ("LOG_IDENTITY", "none", "true"),
+        ("REQUEST_ID_HEADER", "two words", "x-request-id"),
         ("MAX_COROUTINES", "many", "200"),
         ("MAX_COROUTINES", "0", "200"),
         ("MAX_COROUTINES", "-3", "200"),

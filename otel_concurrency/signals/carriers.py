@@ -18,9 +18,10 @@ from opentelemetry.propagators.composite import CompositePropagator
 from opentelemetry.propagators.textmap import TextMapPropagator
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from otel_concurrency.signals import request_id
 from otel_concurrency.signals.current_context import get_current
 
-_PURE = (TraceContextTextMapPropagator, W3CBaggagePropagator)
+_PURE = (TraceContextTextMapPropagator, W3CBaggagePropagator, request_id.RequestIdPropagator)
 
 _logger = logging.getLogger(__name__)
 _told = False
@@ -49,6 +50,7 @@ def capture() -> dict[str, str]:
         propagate.inject(carrier, current)
     except Exception:
         _tell_once("A propagator failed to inject; this work goes on without all of its context")
+    request_id.carry(current, carrier)
     carrier = {key: text for key, text in carrier.items() if isinstance(key, str) and isinstance(text, str)}
     if _is_pure(propagator):
         _captured = weakref.ref(current), propagator, carrier.copy()
@@ -79,7 +81,7 @@ def extract(carrier: Mapping[str, str]) -> Context:
 
 
 def _is_pure(propagator: TextMapPropagator) -> bool:
-    """Whether the same question has the same answer: known of W3C's two alone."""
+    """Whether the same question has the same answer: known of W3C's two and of ours."""
     return type(propagator) is CompositePropagator and all(
         type(each) in _PURE for each in propagator._propagators
     )

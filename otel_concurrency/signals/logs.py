@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from opentelemetry.sdk._logs import LogRecordProcessor
 
+from otel_concurrency.signals.current_context import get_current
 from otel_concurrency.signals.names import PROCESS_PID
 from otel_concurrency.signals.whereabouts import fill_in, whereabouts
 
@@ -27,11 +28,12 @@ class IdentityLogRecordProcessor(LogRecordProcessor):
     """
 
     def on_emit(self, log_record: ReadWriteLogRecord) -> None:
-        """Add `thread.id`, `thread.name`, `process.pid` and, inside a task, `asyncio.task.name`."""
+        """Add `thread.id`, `thread.name`, `process.pid`, `asyncio.task.name` and `request_id`."""
         try:
-            told = whereabouts()
+            record = log_record.log_record
+            told = whereabouts(getattr(record, "context", None) or get_current())
             told[PROCESS_PID] = os.getpid()
-            fill_in(log_record.log_record.attributes, told)
+            fill_in(record.attributes, told)
         except Exception:
             # Better a log record without identity than an application that fails because it logs; and saying
             # so would be one more log record.

@@ -66,6 +66,7 @@ PROCESS_PID = "process.pid"
 THREAD_ID = "thread.id"
 THREAD_NAME = "thread.name"
 TASK_NAME = "asyncio.task.name"
+REQUEST_ID = "request_id"
 
 ATTRIBUTE_MEANINGS = {
     CODE_FUNCTION_NAME: "`module.qualname` of the (coroutine) function, or `_other` beyond the limit",
@@ -137,16 +138,17 @@ ATTRIBUTE_MEANINGS = {
     "`threading` does not know; `_other` beyond 32 names",
     TASK_NAME: "name of the task, of asyncio or trio, that started the span or emitted the log record, or "
     "whose span it is; absent outside a task",
+    REQUEST_ID: "what the request's header says, or an id that was made for it; absent outside a request",
 }
 """Attribute key to its meaning and values."""
 
 CANCELLATION_ATTRIBUTES = (CANCELLATION_REASON, CANCELLED_BY)
 """What a span carries that a cancellation has ended."""
 
-IDENTITY_ATTRIBUTES = (THREAD_ID, THREAD_NAME, TASK_NAME)
+IDENTITY_ATTRIBUTES = (THREAD_ID, THREAD_NAME, TASK_NAME, REQUEST_ID)
 """What every span carries."""
 
-LOG_ATTRIBUTES = (THREAD_ID, THREAD_NAME, PROCESS_PID, TASK_NAME)
+LOG_ATTRIBUTES = (THREAD_ID, THREAD_NAME, PROCESS_PID, TASK_NAME, REQUEST_ID)
 """What every log record carries."""
 
 SPAN_ATTRIBUTES = (CODE_FUNCTION_NAME, EXECUTOR_NAME, EXECUTOR_TYPE, WORK_QUEUE_TIME, ERROR_TYPE)

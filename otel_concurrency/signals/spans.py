@@ -5,6 +5,7 @@ from __future__ import annotations
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import Span, SpanProcessor
 
+from otel_concurrency.signals.current_context import get_current
 from otel_concurrency.signals.whereabouts import fill_in, whereabouts
 
 
@@ -19,9 +20,11 @@ class IdentitySpanProcessor(SpanProcessor):
         self.is_on = True
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
-        """Add `thread.id`, `thread.name` and, inside a task, `asyncio.task.name`."""
+        """Add `thread.id`, `thread.name`, in a task `asyncio.task.name`, in a request `request_id`."""
         if self.is_on:
             try:
-                fill_in(span._attributes, whereabouts())
+                fill_in(
+                    span._attributes, whereabouts(get_current() if parent_context is None else parent_context)
+                )
             except Exception:  # better a span without identity than an application that cannot start one
                 pass

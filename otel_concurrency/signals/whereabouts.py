@@ -1,4 +1,4 @@
-"""Where code runs: thread and task, as attributes of whatever it records there.
+"""Where code runs: thread, task and request, as attributes of whatever it records there.
 
 Asked for every span and every log record: nothing of OpenTelemetry's API is called, and nothing is imported.
 """
@@ -12,15 +12,25 @@ from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 from opentelemetry.attributes import BoundedAttributes
+from opentelemetry.context import Context
 from opentelemetry.util.types import AnyValue
 
-from otel_concurrency.signals.names import TASK_NAME, THREAD_ID, THREAD_NAME
+from otel_concurrency.signals.names import REQUEST_ID, TASK_NAME, THREAD_ID, THREAD_NAME
+from otel_concurrency.signals.request_id import request_id_in
 
 _TRIO = "trio._core._run"
 
 
-def whereabouts() -> dict[str, AnyValue]:
-    """Return `thread.id`, `thread.name` where `threading` knows it, and `asyncio.task.name` inside a task."""
+def whereabouts(context: Context) -> dict[str, AnyValue]:
+    """Return what is known of the place that calls this.
+
+    Args:
+        context: OpenTelemetry's, of the span or the log record.
+
+    Returns:
+        `thread.id`; `thread.name` where `threading` knows it; `asyncio.task.name` inside a task; `request_id`
+        inside a request.
+    """
     thread_id = threading.get_ident()
     found: dict[str, AnyValue] = {THREAD_ID: thread_id}
     # `threading.current_thread()` would register a dummy, for good, for a thread that C code started.
@@ -37,6 +47,8 @@ def whereabouts() -> dict[str, AnyValue]:
         task = getattr(getattr(trio, "GLOBAL_RUN_CONTEXT", None), "task", None)
         if task is not None:
             found[TASK_NAME] = task.name
+    if (request_id := request_id_in(context)) is not None:
+        found[REQUEST_ID] = request_id
     return found
 
 

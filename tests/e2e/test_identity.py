@@ -59,3 +59,70 @@ def test_spans_and_log_records_say_who_made_them(run: Run, receiver: OtlpProtoTe
 def test_spans_are_left_alone_where_that_is_asked_for(run: Run, receiver: OtlpProtoTestServer) -> None:
     run(PROGRAM, env={**environ_for(receiver), "OTEL_PYTHON_CONCURRENCY_SPAN_IDENTITY": "false"})
     assert [values(each.span.attributes) for each in receiver.drain_spans()] == [{}] * 3
+
+
+# The ASGI call that a server makes, without the server.
+SERVES = """
+    import asyncio, json, logging
+    from concurrent.futures import ProcessPoolExecutor
+    import otel_concurrency
+    from fastapi import FastAPI
+
+    logger = logging.getLogger("shop")
+    app = FastAPI()
+
+    def pack():
+        logger.warning("packs")
+
+    @app.get("/pack")
+    async def serve():
+        with ProcessPoolExecutor(1) as pool:
+            await asyncio.get_running_loop().run_in_executor(pool, pack)
+        await asyncio.create_task(asyncio.to_thread(logger.warning, "in a thread"))
+        return otel_concurrency.get_request_id()
+
+    async def call(*headers):
+        bodies = []
+        scope = {
+            "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "GET",
+            "scheme": "http", "path": "/pack", "raw_path": b"/pack", "query_string": b"",
+            "root_path": "", "headers": [(b"host", b"shop"), *headers], "server": ("shop", 80),
+            "client": ("127.0.0.1", 1),
+        }
+        async def receive():
+            return {"type": "http.request", "body": b"", "more_body": False}
+        async def send(message):
+            bodies.append(message.get("body", b""))
+        await app(scope, receive, send)
+        return json.loads(b"".join(bodies))
+
+    async def main():
+        assert await call((b"x-request-id", b"order-7")) == "order-7"
+        print(json.dumps(await call()))
+        logger.warning("outside")
+
+    if __name__ == "__main__":
+        asyncio.run(main())
+"""
+
+
+def test_a_request_has_its_id_everywhere(run: Run, receiver: OtlpProtoTestServer) -> None:
+    """In its span, and in what is logged for it in threads and other processes; nowhere else."""
+    ended = run(SERVES, env=environ_for(receiver) | {"PYTHONWARNINGS": "ignore"})
+    assert ended.code == 0, ended.err
+    made = ended.said()
+    spans = [each.span for each in receiver.drain_spans()]
+    servers = [values(span.attributes)["request_id"] for span in spans if span.kind == span.SPAN_KIND_SERVER]
+    logs = [each.log_record for each in receiver.drain_log_records()]
+    told = [(log.body.string_value, values(log.attributes).get("request_id")) for log in logs]
+    assert sorted(servers) == sorted(["order-7", made])
+    assert len(made) == 32
+    assert sorted(told, key=str) == sorted(
+        [
+            *(("packs", each) for each in ("order-7", made)),
+            *(("in a thread", each) for each in ("order-7", made)),
+            ("outside", None),
+        ],
+        key=str,
+    )
+    assert all(values(span.attributes).get("request_id") in ("order-7", made) for span in spans)

@@ -108,6 +108,9 @@ def test_every_setting_is_a_flag_of_the_command(run: Run) -> None:
         "inherit_trace": "no",
         "log_identity": "False",
         "span_identity": "no",
+        "request_id": "no",
+        "request_id_header": "X-Trace",
+        "request_id_baggage": "yes",
         "exit_timeout": "1.5",
         "exit_signals": "off",
     }
@@ -133,6 +136,9 @@ def test_every_setting_is_a_flag_of_the_command(run: Run) -> None:
         "inherit_trace": False,
         "log_identity": False,
         "span_identity": False,
+        "request_id": False,
+        "request_id_header": "x-trace",
+        "request_id_baggage": True,
         "exit_timeout": 1.5,
         "exit_signals": False,
     }

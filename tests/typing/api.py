@@ -12,3 +12,6 @@ started.uninstrument()
 otel_concurrency.instrument(native=False, max_coroutines=500, keep_upstream=["threading"])
 otel_concurrency.instrument(native="no")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 otel_concurrency.instrument(max_coroutine=3)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+
+request_id: str | None = otel_concurrency.get_request_id()
+otel_concurrency.set_request_id("order-7")
