@@ -2,11 +2,12 @@
 
    The pure twin is probes/pure.py, the tests are the same. On CPython 3.10 to 3.13 a proxy around the coroutine sees the
    steps (native_source/proxy.h), from 3.14 a context watcher (native_source/watcher.h). The work probe: a row per pool
-   (native_source/work.h; its twin is probes/pure_work.py), and what pools send to other processes (native_source/sent.h,
-   probes/pure_sent.py), on their way over and back (native_source/crossing.h and stations.h, probes/pure_crossing.py).
-   Loop timers: native_source/loop_time.h and libuv.h (their twin is probes/pure_loop_time.py). No probe, but in need of C:
-   native_source/repeat.h and shortcut.h. Hot paths call no OpenTelemetry API and run no Python code but the coroutine. All
-   state belongs to one module instance, so to one interpreter. */
+   (native_source/work_probe.h, pools.h and work_rows.h), the work items of threads (native_source/work.h; its twin is
+   probes/pure_work.py), and those for other processes (native_source/sent.h, probes/pure_sent.py), on their way over and
+   back (native_source/crossing.h and stations.h, probes/pure_crossing.py). Loop timers: native_source/loop_time.h and
+   libuv.h (their twin is probes/pure_loop_time.py). No probe, but in need of C: native_source/repeat.h and shortcut.h.
+   Hot paths call no OpenTelemetry API and run no Python code but the coroutine. All state belongs to one module instance,
+   so to one interpreter. */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -33,7 +34,7 @@
 
 struct TaskProbe;
 static void tell_no_spans(struct TaskProbe *probe);
-static PyObject *probe_name_cr_code(struct TaskProbe *probe);
+static inline PyObject *probe_name_cr_code(struct TaskProbe *probe);
 
 typedef struct ModuleState {
     PyTypeObject *probe_type;
@@ -96,7 +97,7 @@ typedef struct ModuleState {
 #include "native_source/tasks.h"
 #include "native_source/threads.h"
 
-static PyObject *
+static inline PyObject *
 probe_name_cr_code(TaskProbe *probe)
 {
     return probe->state->name_cr_code;
@@ -136,7 +137,11 @@ context_of_frame(ThreadSlot *slot)
 
 #include "native_source/repeat.h"
 #include "native_source/shortcut.h"
+#include "native_source/work_rows.h"
 #include "native_source/work.h"
+#include "native_source/sent.h"
+#include "native_source/pools.h"
+#include "native_source/work_probe.h"
 #include "native_source/crossing.h"
 #include "native_source/loop_time.h"
 #include "native_source/libuv.h"
