@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING
 from otel_concurrency._version import __version__
 
 if TYPE_CHECKING:
+    from collections.abc import MutableMapping
+    from typing import Any
+
     from typing_extensions import Unpack
 
     from otel_concurrency.config import Options
     from otel_concurrency.start import Instrumentation
 
-__all__ = ["__version__", "get_request_id", "instrument", "set_request_id"]
+__all__ = ["__version__", "add_log_context", "get_request_id", "instrument", "set_request_id"]
 
 
 def instrument(**options: Unpack[Options]) -> Instrumentation:
@@ -66,3 +69,24 @@ def set_request_id(value: str) -> None:
     from otel_concurrency.signals import request_id
 
     request_id.set_request_id(value)
+
+
+def add_log_context(
+    logger: object, method_name: str, event_dict: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """Add to an event where it was logged; a processor for `structlog`, the first in its list.
+
+    That is `trace_id` and `span_id` in hexadecimal inside a span, `request_id` inside a request, `thread.id`,
+    `thread.name`, `process.pid`, and `asyncio.task.name` inside a task. What the event has already stays.
+
+    Args:
+        logger: As structlog has it; not looked at.
+        method_name: The same.
+        event_dict: The event.
+
+    Returns:
+        The same event.
+    """
+    from otel_concurrency.signals import logs
+
+    return logs.add_log_context(event_dict)

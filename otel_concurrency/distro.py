@@ -31,8 +31,9 @@ from otel_concurrency.hooks.helper_processes import is_helper_process
 from otel_concurrency.hooks.interpreters import is_worker_interpreter
 from otel_concurrency.hooks.log_flush import LogFlushHook
 from otel_concurrency.hooks.log_handler import LogHandlerHook
+from otel_concurrency.hooks.queued_logs import QueuedLogHook
 from otel_concurrency.hooks.system_metrics import SystemMetricsHook
-from otel_concurrency.signals import providers, request_id, shutdown
+from otel_concurrency.signals import logs, providers, request_id, shutdown
 from otel_concurrency.signals.ending import Ending
 
 STANDS_IN = {  # upstream's instrumentor: ours, which loads in its place
@@ -89,6 +90,7 @@ class ConcurrencyDistro(BaseDistro):
         self._export_failures = ExportFailures()
         self._log_flush = LogFlushHook()
         self._log_handler = LogHandlerHook()
+        self._queued_logs = QueuedLogHook(logs.here, logs.told_by)
         self._system_metrics = SystemMetricsHook()
         self._loader_warning = _LoaderWarning()
         self._leave_request_ids: Callable[[], None] | None = None
@@ -201,6 +203,7 @@ class ConcurrencyDistro(BaseDistro):
         providers.leave()
         self._export_failures.remove()
         self._log_flush.remove()
+        self._queued_logs.remove()
         self._log_handler.remove(put_back=False)  # its instrumentor has let go of it
         self._system_metrics.remove()
         self._loader_warning.remove()
@@ -250,6 +253,7 @@ class ConcurrencyDistro(BaseDistro):
             self.loaded[name] = instrumentor
             if name == "logging":
                 self._log_flush.install()
+                self._queued_logs.install()
                 self._log_handler.install(getattr(instrumentor, "_logging_handler", None))
 
     def _is_switched_on(self, name: str) -> bool:

@@ -28,7 +28,13 @@ FOUND_BY_OPENTELEMETRY = {
 
 
 def test_all_is_what_we_promise() -> None:
-    assert otel_concurrency.__all__ == ["__version__", "get_request_id", "instrument", "set_request_id"]
+    assert otel_concurrency.__all__ == [
+        "__version__",
+        "add_log_context",
+        "get_request_id",
+        "instrument",
+        "set_request_id",
+    ]
     assert all(hasattr(otel_concurrency, name) for name in otel_concurrency.__all__)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from opentelemetry.test._otlp_test_server import OtlpProtoTestServer
 
+from otel_concurrency.signals.names import SCOPE_NAME
 from tests.e2e.conftest import Run, environ_for
 
 PROGRAM = """
@@ -36,13 +37,22 @@ def values(pairs: Any) -> dict[str, Any]:
     return {pair.key: getattr(pair.value, pair.value.WhichOneof("value")) for pair in pairs}
 
 
+def of_the_program(receiver: OtlpProtoTestServer) -> list[Any]:
+    """Its log records; on a busy machine we may have told of a stall."""
+    return [each.log_record for each in receiver.drain_log_records() if each.scope.name != SCOPE_NAME]
+
+
 def test_spans_and_log_records_say_who_made_them(run: Run, receiver: OtlpProtoTestServer) -> None:
     ended = run(PROGRAM, env=environ_for(receiver))
     pid, main_thread = ended.said()
     in_main = {"thread.id": main_thread, "thread.name": "MainThread"}
     in_task = {**in_main, "asyncio.task.name": "packing"}
     spans = {each.span.name: each for each in receiver.drain_spans()}
-    logs = {each.log_record.body.string_value: each for each in receiver.drain_log_records()}
+    logs = {
+        each.log_record.body.string_value: each
+        for each in receiver.drain_log_records()
+        if each.scope.name == "shop"
+    }
     of_spans = {name: values(each.span.attributes) for name, each in spans.items()}
     of_logs = {name: values(each.log_record.attributes) for name, each in logs.items()}
     worker = of_spans.pop("in a thread")
@@ -113,7 +123,7 @@ def test_a_request_has_its_id_everywhere(run: Run, receiver: OtlpProtoTestServer
     made = ended.said()
     spans = [each.span for each in receiver.drain_spans()]
     servers = [values(span.attributes)["request_id"] for span in spans if span.kind == span.SPAN_KIND_SERVER]
-    logs = [each.log_record for each in receiver.drain_log_records()]
+    logs = of_the_program(receiver)
     told = [(log.body.string_value, values(log.attributes).get("request_id")) for log in logs]
     assert sorted(servers) == sorted(["order-7", made])
     assert len(made) == 32
@@ -126,3 +136,56 @@ def test_a_request_has_its_id_everywhere(run: Run, receiver: OtlpProtoTestServer
         key=str,
     )
     assert all(values(span.attributes).get("request_id") in ("order-7", made) for span in spans)
+
+
+QUEUES = """
+    import asyncio, json, logging, logging.handlers, queue
+    import structlog
+    from opentelemetry import trace
+    from opentelemetry.instrumentation.logging.handler import LoggingHandler
+
+    tracer = trace.get_tracer("shop")
+    waiting = queue.Queue()
+    queued = logging.getLogger("queued")
+    queued.propagate = False
+    queued.addHandler(logging.handlers.QueueHandler(waiting))
+    listener = logging.handlers.QueueListener(waiting, LoggingHandler())
+    both = logging.handlers.QueueHandler(queue.Queue())
+    logging.getLogger().addHandler(both)
+    structlog.configure(
+        processors=[structlog.processors.JSONRenderer()], logger_factory=structlog.stdlib.LoggerFactory()
+    )
+
+    async def works():
+        with tracer.start_as_current_span("work"):
+            queued.warning("to a listener")
+            logging.getLogger("shop").warning("to a queue at the root")
+            structlog.get_logger("structured").warning("through structlog")
+
+    async def main():
+        await asyncio.create_task(works(), name="packing")
+
+    listener.start()
+    asyncio.run(main())
+    listener.stop()
+"""
+
+
+def test_log_records_keep_their_place_through_queues_and_structlog(
+    run: Run, receiver: OtlpProtoTestServer
+) -> None:
+    ended = run(QUEUES, env=environ_for(receiver))
+    assert (ended.code, ended.err) == (0, "")
+    (span,) = (each.span for each in receiver.drain_spans())
+    records = of_the_program(receiver)
+    places = {
+        (log.trace_id, log.span_id, told["thread.name"], told["asyncio.task.name"])
+        for log in records
+        for told in [values(log.attributes)]
+    }
+    assert sorted(log.body.string_value for log in records) == [
+        "to a listener",
+        "to a queue at the root",
+        '{"event": "through structlog"}',
+    ]
+    assert places == {(span.trace_id, span.span_id, "MainThread", "packing")}
