@@ -24,6 +24,9 @@ CAUSES = (BLOCKED_CALL, CPU_PYTHON, NATIVE_GIL_HELD, GIL_CONTENTION, GC_PAUSE, C
 CONTENDED_NS = 2_000_000
 """Mean wait for the GIL from which on threads compete for it."""
 
+TURNS = 10
+"""Where threads compete for the GIL, who has not had it for so many of such waits does not want it."""
+
 HELD_INTERVALS = 10
 """A thread of Python code gives the GIL up after a switch interval; who keeps it for so many is in C code."""
 
@@ -94,13 +97,17 @@ def cause_of(evidence: Evidence) -> str:
         return BLOCKED_CALL if is_blocked else UNKNOWN
     if evidence.cpu_ns >= MAJORITY * own_ns:
         return CPU_PYTHON
-    stands_still = evidence.has_moved is False and evidence.cpu_ns < _IDLE_SHARE * own_ns
-    if is_blocked or stands_still:
+    if is_blocked:
         return BLOCKED_CALL
     waits = evidence.gil_waits_ns
-    if waits and sum(waits) >= CONTENDED_NS * len(waits):
+    wait_ns = sum(waits) / len(waits) if waits else 0
+    if wait_ns < CONTENDED_NS:
+        return BLOCKED_CALL
+    stands_still = evidence.has_moved is False and evidence.cpu_ns < _IDLE_SHARE * own_ns
+    if not stands_still:
         return GIL_CONTENTION
-    return BLOCKED_CALL
+    # At a lock of the program's it looks as it does before its next turn, but for longer.
+    return BLOCKED_CALL if own_ns >= TURNS * wait_ns else UNKNOWN
 
 
 def _is_starved(evidence: Evidence) -> bool:

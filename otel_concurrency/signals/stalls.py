@@ -17,7 +17,7 @@ from opentelemetry.util.types import AnyValue
 from otel_concurrency._version import __version__
 from otel_concurrency.hooks.stalls import Stall
 from otel_concurrency.probes.histogram import Histogram
-from otel_concurrency.probes.stall_cause import CPU_STARVED, SPIN
+from otel_concurrency.probes.stall_cause import CPU_STARVED, SPIN, UNKNOWN
 from otel_concurrency.probes.tasks import OTHER
 from otel_concurrency.signals import names
 from otel_concurrency.signals.loop_labels import loop_labels
@@ -36,7 +36,9 @@ SETTLED_NS = 5_000_000_000
 
 SETTLED_LOOKS = 3
 """Looks after which a cause is told while the stall is still on: one or two may meet an exception. Who has no
-CPU is given `SETTLED_NS`: what else is the matter shows with one."""
+CPU is given `SETTLED_NS`, what else is the matter shows with one; and so is what cannot be told yet."""
+
+_UNSETTLED = (CPU_STARVED, UNKNOWN)
 
 TOLD_FRAMES = 3
 """Frames in a span event; the log events have all that were kept."""
@@ -84,7 +86,12 @@ class StallReports:
     def stall_goes_on(self, stall: Stall) -> None:
         """Bring the span event up to date, and tell of the stall when its cause has settled."""
         self._tell_requests(stall)
-        if stall.looks >= SETTLED_LOOKS and (stall.cause != CPU_STARVED or stall.duration_ns >= SETTLED_NS):
+        self._bring_up_to_date(stall)
+
+    def _bring_up_to_date(self, stall: Stall) -> None:
+        if stall.looks >= SETTLED_LOOKS and (
+            stall.cause not in _UNSETTLED or stall.duration_ns >= SETTLED_NS
+        ):
             self._tell_start(stall)
         if not stall.is_placed:
             self._place(stall)

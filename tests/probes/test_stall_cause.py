@@ -27,6 +27,11 @@ def evidence(duration_ms: int = 300, **values: object) -> Evidence:
     [
         (evidence(cpu=1, blocked=5, looks=5, gil_waits=[0] * 5), "blocked_call"),
         (evidence(cpu=1, blocked=0, looks=5, has_moved=False, gil_waits=[8] * 5), "blocked_call"),
+        (evidence(cpu=1, blocked=0, looks=3, has_moved=False, gil_waits=[40] * 3), "unknown"),
+        (
+            evidence(500, watched=450, cpu=1, blocked=0, looks=6, has_moved=False, gil_waits=[40] * 6),
+            "blocked_call",
+        ),
         (evidence(cpu=190, looks=5, gil_waits=[5] * 5), "cpu_python"),
         (evidence(cpu=190, looks=1, gil_waits=[170]), "native_gil_held"),
         (evidence(cpu=5, looks=1, gil_waits=[170]), "native_gil_held"),
@@ -67,6 +72,8 @@ def evidence(duration_ms: int = 300, **values: object) -> Evidence:
     ids=[
         "sleeps",
         "stands still at a lock, others compute",
+        "stands still at a lock, or many others had their turn before it",
+        "stands still at a lock, and should have had its turn",
         "computes",
         "computes, and nobody else gets the GIL",
         "another thread keeps the GIL",

@@ -91,6 +91,16 @@ def test_one_that_does_not_end_is_counted_while_it_is_on(records: InMemoryLogRec
     assert [count for _, count in numbers(reports)] == [1]
 
 
+def test_a_cause_that_cannot_be_told_yet_is_waited_for(records: InMemoryLogRecordExporter) -> None:
+    reports, on = StallReports(), stall(cause="unknown")
+    reports.stall_seen(on)
+    reports.stall_goes_on(on)
+    assert told(records) == []
+    on.cause = "gil_contention"
+    reports.stall_goes_on(on)
+    assert [each.attributes[names.STALL_CAUSE] for each in told(records)] == ["gil_contention"]
+
+
 def test_functions_are_bounded(records: InMemoryLogRecordExporter) -> None:
     reports = StallReports()
     for index in range(MAX_FUNCTIONS + 3):
