@@ -31,6 +31,7 @@ class _Request:
     span: Span
     thread_ident: int
     waited_ns: int = 0
+    waits_for: Stall | None = None
 
 
 class OpenRequests(SpanProcessor):
@@ -71,8 +72,11 @@ class OpenRequests(SpanProcessor):
             if request.thread_ident != stall.thread_ident or span.get_span_context().trace_id == culprit:
                 continue
             waits_ns = ends_ns - max(stall.began_unix_ns, span.start_time or 0)
-            if waits_ns <= 0:
+            # Of a stall that was looked at the end is known but roughly: who came after the last look, may
+            # have come after it.
+            if waits_ns <= 0 or (is_over and stall.looks and request.waits_for is not stall):
                 continue
             span.set_attribute(names.STALL_OVERLAP, (request.waited_ns + waits_ns) / 1e9)
+            request.waits_for = None if is_over else stall
             if is_over:
                 request.waited_ns += waits_ns

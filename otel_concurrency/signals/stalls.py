@@ -105,7 +105,7 @@ class StallReports:
         """Count it, and tell how long it took."""
         if stall.looks:
             self._tell_start(stall)
-        self.stall_goes_on(stall)
+        self._bring_up_to_date(stall)
         self._tell_requests(stall, is_over=True)
         self._count(stall)
         self._counted.discard(id(stall))

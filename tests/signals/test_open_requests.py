@@ -93,6 +93,20 @@ def test_stalls_add_up_and_one_that_is_told_again_does_not(
     assert told(exporter) == {"request": 3}
 
 
+def test_who_comes_between_the_last_look_and_what_is_taken_for_the_end_is_not_told(
+    tracer: Tracer, requests: OpenRequests, exporter: InMemorySpanExporter
+) -> None:
+    reports, seen, unseen = StallReports(requests=requests), stall(20, 5), stall(30, 5, looks=0)
+    reports.stall_goes_on(seen)
+    late = start(tracer, "late", 24)
+    reports.stall_ended(seen)
+    late.end()
+    early = start(tracer, "early", 33)
+    reports.stall_ended(unseen)
+    early.end()
+    assert told(exporter) == {"late": None, "early": 2}
+
+
 def test_another_threads_loop_and_one_that_spins_hold_nobody_up(
     tracer: Tracer, requests: OpenRequests, exporter: InMemorySpanExporter
 ) -> None:
