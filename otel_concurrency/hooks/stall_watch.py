@@ -15,8 +15,9 @@ from typing import NamedTuple
 
 from otel_concurrency.hooks.spins import SpinWatch
 from otel_concurrency.hooks.stalls import Culprits, Incident, Stall, StallListener
-from otel_concurrency.hooks.watchdog import WatchedRun
+from otel_concurrency.hooks.watchdog import Runs, WatchedRun
 from otel_concurrency.probes.gc_pauses import GcPauses
+from otel_concurrency.probes.loop_time import TimerReading
 from otel_concurrency.probes.process import PROC, read_file
 from otel_concurrency.probes.stacks import look_at_thread
 from otel_concurrency.probes.stall_cause import MAJORITY, UNKNOWN, Evidence, cause_of
@@ -89,20 +90,25 @@ class StallWatch:
     def __repr__(self) -> str:
         return f"<StallWatch [{len(self._incidents)} stalls]>"
 
-    def tick(self, runs: tuple[WatchedRun, ...], wake: Wake) -> float | None:
+    def tick(self, runs: Runs, wake: Wake, ended: Runs = ()) -> float | None:
         """Look at all loops that run; see `Listener`."""
-        for known in [known for known in (*self._incidents, *self._seen) if known not in runs]:
-            self._end(known, self._clock())
-            self._spins.forget(known)
-            self._seen.pop(known, None)
         before = dict(self._seen)
+        self._forget_all_but(runs)
         for position, run in enumerate(runs):
             self._look(run, wake, wake.seen[position])
-        self._tell_unseen(runs, wake, before)
+        self._tell_unseen(runs, ended, wake, before)
         now_ns = self._clock()
         if self._incidents:
             self._armed_until_ns = now_ns + ARMED_NS
         return SAMPLE_S if self._incidents or self._is_armed(now_ns) else None
+
+    def catch_up(self, runs: Runs, ended: Runs) -> None:
+        """Tell of what is over; see `Listener`."""
+        before = dict(self._seen)
+        self._forget_all_but(runs)
+        for run in list(self._incidents):
+            self._end_if_over(run, run.timed.timer.read(), self._clock())
+        self._tell_unseen(runs, ended, None, before)
 
     def stop(self) -> None:
         """Forget what is on: the thread ends."""
@@ -111,6 +117,12 @@ class StallWatch:
         for run in list(self._seen):
             self._spins.forget(run)
 
+    def _forget_all_but(self, runs: Runs) -> None:
+        for known in [known for known in (*self._incidents, *self._seen) if known not in runs]:
+            self._end(known, known.ended_ns or self._clock())
+            self._spins.forget(known)
+            self._seen.pop(known, None)
+
     def _is_armed(self, now_ns: int) -> bool:
         return not self._sees_stalls and now_ns < self._armed_until_ns
 
@@ -118,12 +130,8 @@ class StallWatch:
         reading = run.timed.timer.read()
         now_ns = self._clock()
         began_ns = now_ns - reading.iteration_ns
+        self._end_if_over(run, reading, now_ns)
         incident = self._incidents.get(run)
-        if incident is not None and (
-            reading.iteration_ns < 0 or began_ns > incident.began_ns + _TOLERANCE_NS
-        ):
-            self._end(run, now_ns, reading.durations.sum_ns)
-            incident = None
         if reading.iteration_ns >= self._threshold_ns:
             if incident is None:
                 incident = self._incidents[run] = self._begin(run, began_ns, now_ns, seen)
@@ -132,6 +140,13 @@ class StallWatch:
             return
         self._seen[run] = _Look(now_ns, reading.active_ns, cpu_ns(run.cpu_clock), self._runqueue_ns(run))
         self._spins.look(run, reading, now_ns)
+
+    def _end_if_over(self, run: WatchedRun, reading: TimerReading, now_ns: int) -> None:
+        incident = self._incidents.get(run)
+        if incident is not None and (
+            reading.iteration_ns < 0 or now_ns - reading.iteration_ns > incident.began_ns + _TOLERANCE_NS
+        ):
+            self._end(run, now_ns, reading.durations.sum_ns)
 
     def _begin(self, run: WatchedRun, began_ns: int, now_ns: int, seen: Seen) -> Incident:
         stall = Stall(run.timed.loop_id, run.timed.loop_type, run.ident, time.time_ns() - (now_ns - began_ns))
@@ -183,14 +198,16 @@ class StallWatch:
         self._told.append((run.ident, incident.began_ns, now_ns))
         self._listener.stall_ended(stall)
 
-    def _tell_unseen(self, runs: tuple[WatchedRun, ...], wake: Wake, looks: dict[WatchedRun, _Look]) -> None:
+    def _tell_unseen(
+        self, runs: Runs, ended: Runs, wake: Wake | None, looks: dict[WatchedRun, _Look]
+    ) -> None:
         """Tell of the stalls that left nothing but the note of a long step."""
         for step in self._slow_steps():
-            run = next((run for run in runs if run.ident == step.thread_ident), None)
+            run = next((run for run in (*ended, *runs) if _had(run, step)), None)
             began_ns = step.ended_ns - step.busy_ns
             if run is None or self._is_told(step.thread_ident, began_ns, step.ended_ns):
                 continue
-            found = wake if wake.loop >= 0 and runs[wake.loop] is run else None
+            found = wake if wake is not None and wake.loop >= 0 and runs[wake.loop] is run else None
             stall = Stall(
                 run.timed.loop_id,
                 run.timed.loop_type,
@@ -237,3 +254,8 @@ class StallWatch:
                 return cause_of(evidence)
             evidence = replace(evidence, watched_ns=step.busy_ns, cpu_ns=min(taken_ns, step.busy_ns))
         return cause_of(evidence)
+
+
+def _had(run: WatchedRun, step: SlowStep) -> bool:
+    """Whether a step was one of that run: a thread may run one loop after the other."""
+    return run.ident == step.thread_ident and (not run.ended_ns or step.ended_ns <= run.ended_ns)

@@ -14,6 +14,8 @@ import contextvars
 import logging
 import random
 import threading
+import time
+from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
@@ -25,6 +27,8 @@ from otel_concurrency.probes.quiet_thread import QuietThread
 from otel_concurrency.probes.thread_clock import clock_of_this_thread
 from otel_concurrency.probes.watch import Wake, Watch, Watched
 
+Runs = tuple["WatchedRun", ...]
+
 THREAD_NAME = "otel-concurrency-watchdog"
 TICK_S = (0.75, 1.25)
 """How long a tick takes: anything in between, so that nothing in the program keeps time with it."""
@@ -34,6 +38,7 @@ POLL_NS = 50_000_000
 
 _JOIN_S = 0.4
 _NEVER_NS = 3_600_000_000_000
+_REMEMBERED = 16  # runs that are over, until somebody has looked what they leave to be told
 _EMPTY = contextvars.Context()
 
 _logger = logging.getLogger(__name__)
@@ -47,9 +52,10 @@ class WatchedRun:
         cpu_clock: Of the thread that runs it.
         native_id: Of that thread.
         ident: The same, as `threading` calls it.
+        ended_ns: When it was over, monotonic time; 0 before.
     """
 
-    __slots__ = ("cpu_clock", "ident", "native_id", "timed")
+    __slots__ = ("cpu_clock", "ended_ns", "ident", "native_id", "timed")
 
     def __init__(self, timed: TimedLoop) -> None:
         """Take it from the thread that is about to run the loop."""
@@ -57,21 +63,27 @@ class WatchedRun:
         self.cpu_clock = clock_of_this_thread()
         self.native_id = threading.get_native_id()
         self.ident = threading.get_ident()
+        self.ended_ns = 0
 
 
 class Listener(Protocol):
     """What the thread does when it is awake; it never runs in two threads at once."""
 
-    def tick(self, runs: tuple[WatchedRun, ...], wake: Wake) -> float | None:
+    def tick(self, runs: Runs, wake: Wake, ended: Runs = ()) -> float | None:
         """Look at the loops that run.
 
         Args:
             runs: Their runs.
             wake: Why the wait has ended.
+            ended: Runs that were over since the tick before.
 
         Returns:
             When to come again, in s, where that is to be sooner than usual.
         """
+        ...
+
+    def catch_up(self, runs: Runs, ended: Runs) -> None:
+        """Tell of what is over by now; comes from any thread, the one of a loop too."""
         ...
 
     def stop(self) -> None:
@@ -96,7 +108,7 @@ class Watchdog:
         self._make_watch = make_watch
         self._threshold_ns = threshold_ns
         self._gil = gil
-        self._runs: tuple[WatchedRun, ...] = ()
+        self._runs: Runs = ()
         self._undo: list[Callable[[], None]] = []
         self._is_on = False
         self._begin()
@@ -135,15 +147,46 @@ class Watchdog:
     def loop_ended(self, timed: TimedLoop) -> None:
         """It is over."""
         with self._lock:
+            for run in self._runs:
+                if run.timed is timed:
+                    run.ended_ns = time.monotonic_ns()
+                    self._ended.append(run)
             self._runs = tuple(run for run in self._runs if run.timed is not timed)
+            if not self._runs and self._thread is not None:
+                self._watch.ring()  # it would not come by itself any more
+
+    def catch_up(self) -> None:
+        """Tell of what is over, in this thread: the one that watches may be short of CPU, the end near."""
+        ticking = self._ticking
+        if self._thread is None or not ticking.acquire(timeout=_JOIN_S):
+            return
+        try:
+            self._listener.catch_up(self._runs, self._take_ended())
+        except Exception:
+            self._fail()
+        finally:
+            ticking.release()
+
+    def _take_ended(self) -> Runs:
+        with self._lock:
+            ended = tuple(self._ended)
+            self._ended.clear()
+        return ended
+
+    def _fail(self) -> None:
+        self._is_on = False
+        _logger.exception("Watching event loops failed and is switched off; the program goes on")
 
     def _end(self) -> None:
         self._is_on = False
+        self.catch_up()
         self._stop()
 
     def _begin(self) -> None:
         self._lock = threading.RLock()  # a signal's handler may fork, anywhere
         self._thread: QuietThread | None = None
+        self._ticking = threading.Lock()
+        self._ended: deque[WatchedRun] = deque(maxlen=_REMEMBERED)
         self._watch = self._make_watch()
         self._is_stopping = False
 
@@ -189,8 +232,7 @@ class Watchdog:
         try:
             self._watch_loops(watch)
         except Exception:
-            self._is_on = False
-            _logger.exception("Watching event loops failed and is switched off; the program goes on")
+            self._fail()
 
     def _watch_loops(self, watch: Watch) -> None:
         sooner_s: float | None = None
@@ -201,13 +243,16 @@ class Watchdog:
                 loops = [Watched(run.timed.timer, run.cpu_clock, run.native_id) for run in runs]
                 # While a stall is being followed, it is not to end the wait.
                 wake = watch.wait(loops, timeout_ns, POLL_NS, _NEVER_NS if sooner_s else self._threshold_ns)
-                if wake.was_rung:
+                if wake.was_rung and (self._runs or not self._ended):
                     continue
                 # From here to the look at a stalled loop nothing may let go of the GIL, or the loop goes on.
-                wake = self._with_gil_wait(wake)
-                sooner_s = self._listener.tick(runs, wake) if runs else None
+                with self._ticking:
+                    wake = self._with_gil_wait(wake)
+                    ended = self._take_ended()
+                    sooner_s = self._listener.tick(runs, wake, ended) if runs or ended else None
         finally:
-            self._listener.stop()
+            with self._ticking:
+                self._listener.stop()
 
     def _with_gil_wait(self, wake: Wake) -> Wake:
         if not is_gil_enabled():

@@ -19,7 +19,7 @@ from otel_concurrency.hooks.watchdog import Watchdog
 from otel_concurrency.instrumentors import event_loops, runtime, tasks
 from otel_concurrency.probes.choice import context_reader, held_reader
 from otel_concurrency.probes.watch import make_watch
-from otel_concurrency.signals import providers
+from otel_concurrency.signals import providers, shutdown
 from otel_concurrency.signals.open_requests import OpenRequests
 from otel_concurrency.signals.producer import default_producer
 from otel_concurrency.signals.stalls import StallReports
@@ -86,6 +86,7 @@ class StallInstrumentor(BaseInstrumentor):
         self._undo = (
             event_loops.observe(watchdog),
             watchdog.remove,
+            shutdown.tell_first(watchdog.catch_up),
             fork.in_child(reports.begin),
             fork.in_child(requests.forget),
             providers.watch_spans(requests),

@@ -47,7 +47,7 @@ class Heard:
 class Run:
     """As a `WatchedRun`, one of its own."""
 
-    cpu_clock, native_id, ident = 5, 9, THREAD
+    cpu_clock, native_id, ident, ended_ns = 5, 9, THREAD, 0
 
     def __init__(self, timed: object) -> None:
         self.timed = timed
@@ -183,6 +183,31 @@ def test_one_that_nobody_saw_is_told_by_its_step_and_only_once(world: World) -> 
     assert world.heard.events == [("ended", "cpu_python", 200)]
     [told] = world.heard.stalls
     assert (told.function, told.looks) == ("app.handle", 0)
+
+
+def test_what_a_run_that_is_over_has_left_is_told_as_its_own(world: World) -> None:
+    """In its thread another one may have begun."""
+    before: Any = Run(SimpleNamespace(timer=world, loop_id=2, loop_type="uvloop", reference=lambda: None))
+    before.ended_ns = 1_310 * MS
+    world.cpu = 200
+    world.steps = [step(world, 1_100, 1_300, cpu=200), step(world, 1_400, 1_600, cpu=200)]
+    world.now = 1_700
+    world.watch.catch_up((world.run,), (before,))
+    assert [(what, took) for what, _, took in world.heard.events] == [("ended", 200), ("ended", 200)]
+    assert [each.loop_id for each in world.heard.stalls] == [2, 3]
+
+
+def test_catching_up_tells_of_what_is_over_and_looks_at_nothing(world: World) -> None:
+    """It may come from the thread of the loop, where a look would see itself."""
+    world.iteration = 1_000
+    world.tick(1_120)
+    world.tick(1_150)
+    world.now = 1_200
+    world.watch.catch_up((world.run,), ())
+    assert [what for what, _, _ in world.heard.events] == ["seen"]
+    world.end_iteration()
+    world.watch.catch_up((world.run,), ())
+    assert [(what, took) for what, _, took in world.heard.events] == [("seen", 150), ("ended", 200)]
 
 
 def test_a_step_of_a_stall_that_was_seen_is_not_told_again(world: World) -> None:

@@ -32,14 +32,22 @@ class Ticks:
 
     def __init__(self) -> None:
         self.loops: list[int] = []
+        self.ended: list[WatchedRun] = []
+        self.caught_up: list[tuple[int, int, int]] = []
         self.stopped = 0
         self.error: Exception | None = None
 
-    def tick(self, runs: tuple[WatchedRun, ...], wake: Wake) -> float | None:
+    def tick(
+        self, runs: tuple[WatchedRun, ...], wake: Wake, ended: tuple[WatchedRun, ...] = ()
+    ) -> float | None:
         if self.error:
             raise self.error
         self.loops.append(len(runs))
+        self.ended += ended
         return 0.001
+
+    def catch_up(self, runs: tuple[WatchedRun, ...], ended: tuple[WatchedRun, ...]) -> None:
+        self.caught_up.append((threading.get_ident(), len(runs), len(ended)))
 
     def stop(self) -> None:
         self.stopped += 1
@@ -117,6 +125,7 @@ def test_without_a_loop_it_sleeps_for_good(lazy_loop_factory: LoopFactory, ticks
     run(lazy_loop_factory, lambda: until(lambda: ticks.loops))
     [thread] = threads()
     time.sleep(0.05)  # a tick that was under way
+    assert len(ticks.ended) == 1  # it came once more, for what that run has left to be told
     before = len(ticks.loops)
     time.sleep(0.1)
     assert len(ticks.loops) == before
@@ -138,6 +147,19 @@ def test_removal_ends_it_and_loops_run_on(
     run(lazy_loop_factory, lambda: asyncio.sleep(0))
     assert threads() == []
     assert repr(watchdog) == "<Watchdog [removed, 0 loops]>"
+
+
+def test_who_ends_a_program_can_have_it_tell_what_is_over(
+    loop_factory: LoopFactory, ticks: Ticks, watchdog: Watchdog
+) -> None:
+    async def main() -> None:
+        await until(lambda: ticks.loops)
+        watchdog.catch_up()
+
+    run(loop_factory, main)
+    watchdog.remove()
+    watchdog.catch_up()
+    assert [(ident, loops) for ident, loops, _ in ticks.caught_up] == [(threading.get_ident(), 1)]
 
 
 @pytest.mark.usefixtures("watchdog")
