@@ -169,6 +169,13 @@ class Config:
         "comma list of globs",
         "Coroutine functions, `module.qualname`, whose tasks get none.",
     )
+    detach_after: float = _setting(
+        30.0,
+        read_seconds,
+        "seconds",
+        "How long a task may outlive the request it was created in before it goes on in a trace of its own; "
+        "`0`: as long as it wants.",
+    )
     event_loops: bool = _setting(
         True,
         read_bool,
@@ -350,6 +357,7 @@ class Options(TypedDict, total=False):
     task_span_threshold: float
     task_span_include: list[str] | tuple[str, ...] | set[str] | frozenset[str]
     task_span_exclude: list[str] | tuple[str, ...] | set[str] | frozenset[str]
+    detach_after: float
     event_loops: bool
     process_pools: bool
     process_spans: bool
@@ -385,6 +393,7 @@ class TaskOptions:
     task_span_threshold: float | None = None
     task_span_include: list[str] | None = None
     task_span_exclude: list[str] | None = None
+    detach_after: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

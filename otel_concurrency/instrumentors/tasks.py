@@ -18,6 +18,8 @@ from otel_concurrency.hooks.trio_tasks import TrioTaskHook
 from otel_concurrency.probes.choice import make_task_probe
 from otel_concurrency.probes.loops import LOOP_IDS
 from otel_concurrency.probes.tasks import SlowStep, TaskProbe
+from otel_concurrency.signals import providers
+from otel_concurrency.signals.local_roots import LocalRoots
 from otel_concurrency.signals.names import UNFINISHED_TASKS
 from otel_concurrency.signals.producer import default_producer
 from otel_concurrency.signals.shutdown_events import count_unfinished
@@ -77,6 +79,7 @@ class AsyncioTaskInstrumentor(BaseInstrumentor):
         probe.note_slow_steps(_slow_ns)
         _probe = probe
         spans = _tell_spans(probe, config, kwargs.get("tracer_provider"))
+        roots = LocalRoots()
         metrics = self._metrics = TaskMetrics(probe)
         self._hooks = (TaskHook(probe), TrioTaskHook(probe))
         for hook in self._hooks:
@@ -87,6 +90,7 @@ class AsyncioTaskInstrumentor(BaseInstrumentor):
             nonlocal spans
             if spans is not None:
                 spans.close()  # what is promised there, the parent keeps
+                roots.forget()
                 spans = _tell_spans(probe, config, kwargs.get("tracer_provider"))
             LOOP_IDS.reset()
             probe.reset()
@@ -99,6 +103,9 @@ class AsyncioTaskInstrumentor(BaseInstrumentor):
             fork.in_child(begin_in_child),
             count_unfinished(UNFINISHED_TASKS, alive),
             lambda: probe.tell_spans(None),
+            providers.watch_spans(roots, kwargs.get("tracer_provider"))
+            if spans is not None and config.detach_after
+            else lambda: None,
         ]
 
     def _uninstrument(self, **kwargs: Any) -> None:
@@ -120,6 +127,7 @@ def _tell_spans(probe: TaskProbe, config: Config, tracer_provider: TracerProvide
         threshold_ns=0 if config.task_spans == "all" else int(config.task_span_threshold * 1e9),
         include=config.task_span_include,
         exclude=config.task_span_exclude,
+        detach_after_ns=int(config.detach_after * 1e9),
         tracer_provider=tracer_provider,
     )
     probe.tell_spans(spans.begin, spans.plan())

@@ -65,7 +65,9 @@ class StandInState:
     _created_in: Any
     _code: Any
     _function: str
+    _continued: Any
     _start_unix_ns: int
+    _asked_unix_ns: int
     @property
     def _settled(self) -> Any: ...
     def _settle(self, ids: Any, /) -> Any: ...

@@ -6,12 +6,15 @@ from typing import Any, TypeVar
 
 T = TypeVar("T", bound="PureStandInState")
 
+_put = object.__setattr__  # who derives from it may hand on what is set
+
 
 class PureStandInState:
     """The twin of the C type: the same attributes, and the same answer to whoever asks at once."""
 
     __slots__ = (
-        *("_around", "_box", "_code", "_created_in", "_function", "_maker", "_real", "_start_unix_ns"),
+        *("_around", "_asked_unix_ns", "_box", "_code", "_continued", "_created_in", "_function", "_maker"),
+        *("_real", "_start_unix_ns"),
     )
 
     _maker: Any
@@ -20,12 +23,16 @@ class PureStandInState:
     _created_in: Any
     _code: Any
     _function: str
+    _continued: Any
     _start_unix_ns: int
+    _asked_unix_ns: int
     _box: dict[str, Any]
 
     def __new__(cls: type[T]) -> T:
         new = object.__new__(cls)
-        new._box = {}
+        _put(new, "_box", {})
+        _put(new, "_continued", None)
+        _put(new, "_asked_unix_ns", 0)
         return new
 
     @property

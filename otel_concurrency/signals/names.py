@@ -79,7 +79,8 @@ ATTRIBUTE_MEANINGS = {
     DELAY_KIND: "`callback`: of one that is due at once, as by `call_soon_threadsafe`",
     LOOP_EXCEPTION_CONTEXT: "what was reported: `task_never_retrieved`, `future_never_retrieved`, "
     "`task_destroyed_pending`, `callback`, `asyncgen`, `transport`, `server` or `other`",
-    TASK_OUTCOME: "`finished`, `failed`, `cancelled`, or `destroyed`: garbage-collected while pending",
+    TASK_OUTCOME: "`finished`, `failed`, `cancelled`, or `destroyed`: garbage-collected while pending; of a "
+    "task's span, `detached`, too: the task goes on in the trace that is linked",
     TASK_STATE: "`running`: inside a step; `scheduled`: ready to run; `waiting`: on a future, on trio until "
     "somebody reschedules it",
     EXECUTOR_NAME: "the pool's `thread_name_prefix` with digits cut, `asyncio` for an event loop's default "
@@ -106,7 +107,7 @@ ATTRIBUTE_MEANINGS = {
     GC_GENERATION: "`0`, `1` or `2`: how old the objects are that were looked at",
     COMPONENT: "which part of us: `collection` is reading the probes and building data points",
     WORK_QUEUE_TIME: "from being handed in to the real start, in seconds",
-    TASK_SPAN_BUSY_TIME: "time inside the task's steps, in seconds; the rest of the span it waited",
+    TASK_SPAN_BUSY_TIME: "time inside the task's steps, in seconds; the rest of its life it waited",
     TASK_SPAN_STEPS: "how many steps the task took",
     TASK_SPAN_START_DELAY: "from the task's creation to its first step, in seconds",
     SHUTDOWN_REASON: "`exit`: the main thread came to its end; else the name of the signal",

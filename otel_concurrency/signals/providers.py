@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from opentelemetry import trace
 from opentelemetry._logs import get_logger_provider
 from opentelemetry.metrics import get_meter_provider
 from opentelemetry.sdk._logs import LoggerProvider, LogRecordProcessor
@@ -82,9 +83,14 @@ def leave() -> None:
         _set_processors(provider, _others(_processors(provider)))
 
 
-def watch_spans(processor: SpanProcessor) -> Callable[[], None]:
-    """Let a processor of ours see the spans of the global provider; returns what takes it out again."""
-    provider = get_tracer_provider()
+def watch_spans(processor: SpanProcessor, provider: trace.TracerProvider | None = None) -> Callable[[], None]:
+    """Let a processor of ours see the spans of a provider; returns what takes it out again.
+
+    Args:
+        processor: Ours.
+        provider: By default the global one.
+    """
+    provider = provider or get_tracer_provider()
     if not isinstance(provider, TracerProvider):
         return lambda: None
     provider.add_span_processor(processor)

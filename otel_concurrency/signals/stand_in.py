@@ -22,6 +22,13 @@ if TYPE_CHECKING:
 else:
     _State = stand_in_state()
 
+put = object.__setattr__
+"""Sets what is its own; anything else that is set on a stand-in is the application's, and goes to `_real`."""
+
+_OWN = frozenset(
+    {"_maker", "_real", "_around", "_created_in", "_code", "_function", "_continued"}
+    | {"_start_unix_ns", "_asked_unix_ns"}
+)
 _LOOKERS = "opentelemetry.sdk.metrics."
 """Who asks for the ids at each measurement, to keep few of them or none: the SDK's exemplars."""
 
@@ -32,8 +39,12 @@ class Maker(Protocol):
     is_over: bool
     """Whether it makes no spans any more, so that nothing can be promised."""
 
-    def promise(self, enclosing: SpanContext) -> SpanContext:
-        """Return the ids of a span to come."""
+    def promise(self, enclosing: SpanContext, span_id: int = 0) -> SpanContext:
+        """Return the ids of a span to come, new ones or in full those whose second half is known."""
+        ...
+
+    def go_on(self, stand_in: StandIn) -> None:
+        """Let a task that outlives its local root by far go on in a trace of its own."""
         ...
 
     def make(
@@ -56,7 +67,7 @@ class StandIn(_State):
 
     Made by its maker, or by a probe in C, which fill the attributes; a class of the API or the SDK as base
     would give each a dict. What became of its ids is `_settled`: False while nobody has asked; the ids, once
-    somebody has or the span is made; None when the task has ended without a span.
+    somebody has, or the span's id alone, once it is made; None when the task has ended without a span.
 
     Attributes:
         _maker: Makes the span.
@@ -66,6 +77,9 @@ class StandIn(_State):
         _code: The code of the coroutine, None if it has none.
         _function: `module.qualname` of the coroutine function.
         _start_unix_ns: When the task was created.
+        _continued: The span in which the task goes on in a trace of its own, as `_real` then is; or None.
+        _asked_unix_ns: When the ids were last taken after the end of `_real`; of a task that goes on, when
+            it began to.
     """
 
     __slots__ = ("__weakref__",)
@@ -75,6 +89,7 @@ class StandIn(_State):
     _around: Span | StandIn
     _created_in: Context | None
     _code: CodeType | None
+    _continued: Span | None
 
     @property  # type: ignore[misc]
     def __class__(self) -> type[Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -86,6 +101,15 @@ class StandIn(_State):
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._real, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _OWN:
+            put(self, name, value)
+        else:
+            setattr(self._real, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        delattr(self._real, name)
 
     @property
     def is_open(self) -> bool:
@@ -100,7 +124,7 @@ class StandIn(_State):
     @property
     def parent(self) -> SpanContext | None:
         """What it hangs under, once it has ids of its own; before, the parent of the span around."""
-        if self._settled:
+        if self._settled and self._continued is None:
             return self._around.get_span_context()
         return getattr(self._real, "parent", None)
 
@@ -109,18 +133,33 @@ class StandIn(_State):
         return self._ids(sys._getframe(1).f_globals.get("__name__", ""))
 
     def _ids(self, asker: str) -> SpanContext:
-        ids: SpanContext | Literal[False] | None = self._settled
-        if ids is False:
-            if asker.startswith(_LOOKERS):
-                return seen_ids(self)
-            promised = None if self._maker.is_over else self._maker.promise(self._real.get_span_context())
-            ids = self._settle(promised)
-        if ids:
-            return ids
         if asker.startswith(_LOOKERS):
             return seen_ids(self)
-        self._around = _beyond(self._around)
-        return self._around.get_span_context()
+        self.settle()
+        if self._created_in is not None and (self._continued is not None or not self._real.is_recording()):
+            self._maker.go_on(self)
+        if self._continued is not None:
+            return self._continued.get_span_context()
+        ids = self.first_ids()
+        if ids is None:
+            around = beyond(self._around)
+            put(self, "_around", around)
+            return around.get_span_context()
+        return ids
+
+    def settle(self) -> None:
+        """Promise a span, unless that is settled already."""
+        if self._settled is False:
+            self._settle(None if self._maker.is_over else self._maker.promise(self._real.get_span_context()))
+
+    def first_ids(self) -> SpanContext | None:
+        """Return what was promised first, in the trace of the span around; None if nothing was."""
+        ids: SpanContext | int | Literal[False] | None = self._settled
+        if ids is None or ids is False:
+            return None
+        if isinstance(ids, int):
+            return self._maker.promise(self._real.get_span_context(), ids)
+        return ids
 
     def task_ended(
         self,
@@ -145,12 +184,13 @@ class StandIn(_State):
         """
         self._maker.make(self, outcome, duration_ns, error, task, steps, busy_ns, start_delay_ns)
 
-    def take_made(self) -> SpanContext | None:
+    def take_made(self) -> SpanContext | int | None:
         """End it: return the ids if somebody has them; else nobody will, and None is returned."""
-        ids: SpanContext | None = self._settle(None)
-        self._created_in = None
+        ids: SpanContext | int | None = self._settle(None)
+        put(self, "_created_in", None)
         if ids is None:
-            self._around = _beyond(self._around)  # a chain of tasks that create each other stays short
+            # A chain of tasks that create each other stays short.
+            put(self, "_around", beyond(self._around))
         return ids
 
     def forget(self) -> None:
@@ -210,14 +250,16 @@ Span.register(StandIn)
 def seen_ids(span: Span | StandIn) -> SpanContext:
     """Return the ids of the nearest span that there is or will be, without making one of it."""
     while type(span) is StandIn:
-        ids: SpanContext | Literal[False] | None = span._settled
-        if ids:
+        if span._continued is not None:
+            return span._continued.get_span_context()
+        ids = span.first_ids()
+        if ids is not None:
             return ids
         span = span._around
     return span.get_span_context()
 
 
-def _beyond(span: Span | StandIn) -> Span | StandIn:
+def beyond(span: Span | StandIn) -> Span | StandIn:
     """Return the nearest span that is no stand-in of a task that ended without one."""
     while type(span) is StandIn and span._settled is None:
         span = span._around

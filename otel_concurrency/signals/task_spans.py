@@ -6,7 +6,6 @@ becomes of it is decided when the task ends.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 import weakref
@@ -17,15 +16,16 @@ from typing import Any
 
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.trace import Span, SpanContext, StatusCode, TracerProvider
-from opentelemetry.util.types import AnyValue
+from opentelemetry.trace import Span, SpanContext, TracerProvider
 
 from otel_concurrency.probes.pure import coroutine_name, type_name
 from otel_concurrency.probes.tasks import SpanPlan
 from otel_concurrency.signals import names
+from otel_concurrency.signals.continued_tasks import ContinuedTasks, context_of
 from otel_concurrency.signals.current_context import get_current
 from otel_concurrency.signals.promised_ids import PromisingTracer, current_provider, processor_of
-from otel_concurrency.signals.stand_in import StandIn
+from otel_concurrency.signals.stand_in import StandIn, put
+from otel_concurrency.signals.task_attributes import running_task, task_attributes, tell_error
 
 NS = 1_000_000_000
 MAX_FUNCTIONS = 1_000
@@ -44,6 +44,8 @@ class TaskSpans:
         threshold_ns: From when on a task is slow; 0: each task gets a span.
         include: Globs of `module.qualname`: of these coroutine functions only.
         exclude: Globs of those that get none.
+        detach_after_ns: How long a task may outlive its local root before it goes on in a trace of its own;
+            0: as long as it wants.
         tracer_provider: Whose spans they are; by default the global one's.
         clock: Wall-clock time, ns since the epoch.
     """
@@ -54,6 +56,7 @@ class TaskSpans:
         threshold_ns: int = 100_000_000,
         include: Iterable[str] = ("*",),
         exclude: Iterable[str] = (),
+        detach_after_ns: int = 30_000_000_000,
         tracer_provider: TracerProvider | None = None,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
@@ -63,6 +66,7 @@ class TaskSpans:
         self._exclude = tuple(exclude)
         self._provider = tracer_provider
         self._clock = clock
+        self._continued = ContinuedTasks(after_ns=detach_after_ns, clock=clock)
         self._functions: dict[CodeType | None, str] = {}
         self._tracer: PromisingTracer | None = None
         self._processor: object = None
@@ -103,13 +107,13 @@ class TaskSpans:
                 if not function:
                     return None
             stand_in = StandIn()
-            stand_in._maker = self
-            stand_in._real = real
-            stand_in._around = around
-            stand_in._created_in = current
-            stand_in._code = code
-            stand_in._function = function
-            stand_in._start_unix_ns = self._clock()
+            put(stand_in, "_maker", self)
+            put(stand_in, "_real", real)
+            put(stand_in, "_around", around)
+            put(stand_in, "_created_in", current)
+            put(stand_in, "_code", code)
+            put(stand_in, "_function", function)
+            put(stand_in, "_start_unix_ns", self._clock())
             context = Context(current)
             _put(context, _SPAN_KEY, stand_in)
             return stand_in, context
@@ -121,11 +125,20 @@ class TaskSpans:
         """Return what `begin` does with what it has accepted once."""
         return SpanPlan(self, _SPAN_KEY, StandIn, Context, self._threshold_ns)
 
-    def promise(self, enclosing: SpanContext) -> SpanContext:
+    def promise(self, enclosing: SpanContext, span_id: int = 0) -> SpanContext:
         """Return the ids of a span to come, in the trace of another one."""
         if self._tracer is None:
             raise RuntimeError("nothing was begun")
-        return self._tracer.promise(enclosing)
+        return self._tracer.promise(enclosing, span_id)
+
+    def go_on(self, stand_in: StandIn) -> None:
+        """Let a task that outlives its local root by far go on in a trace of its own."""
+        if self._tracer is None or self.is_over:
+            return
+        try:
+            self._continued.go_on(stand_in, self._tracer)
+        except Exception:
+            self._give_up()
 
     def make(
         self,
@@ -140,14 +153,18 @@ class TaskSpans:
     ) -> None:
         """Make the span of a task that has ended, if it tells something; what fails here, stays here."""
         try:
-            is_notable = duration_ns >= self._threshold_ns or outcome in ("failed", "cancelled")
-            if is_notable and not self.is_over:
-                stand_in._ids("")
-            created_in = stand_in._created_in
+            tracer, created_in = self._tracer, stand_in._created_in
+            if tracer is not None and created_in is not None and not self.is_over:
+                if not stand_in._real.is_recording():
+                    self._continued.go_on(stand_in, tracer)
+                if duration_ns >= self._threshold_ns or outcome in ("failed", "cancelled"):
+                    stand_in._settle(tracer.new_id())
             promised = stand_in.take_made()
-            if promised is None or created_in is None or self._tracer is None or self.is_over:
+            if promised is None or created_in is None or tracer is None or self.is_over:
                 return
-            attributes = _attributes(stand_in, outcome, task)
+            if task is None and outcome != "destroyed":
+                task = running_task()  # inside its last step
+            attributes = task_attributes(stand_in, outcome, task)
             if steps >= 0:
                 attributes[names.TASK_SPAN_STEPS] = steps
                 attributes[names.TASK_SPAN_BUSY_TIME] = busy_ns / NS
@@ -155,17 +172,23 @@ class TaskSpans:
                     attributes[names.TASK_SPAN_START_DELAY] = start_delay_ns / NS
             if error is not None:
                 attributes[names.ERROR_TYPE] = type_name(type(error))
-            span = self._tracer.start(
-                promised,
-                f"{names.TASK_SPAN} {stand_in._function}",
-                created_in,
-                stand_in._start_unix_ns,
-                attributes,
-            )
+            start_unix_ns = stand_in._start_unix_ns
+            span = stand_in._continued
+            if span is None:
+                span = tracer.start(
+                    promised if isinstance(promised, int) else promised.span_id,
+                    f"{names.TASK_SPAN} {stand_in._function}",
+                    context_of(stand_in, created_in),
+                    start_unix_ns,
+                    attributes,
+                )
+            elif span.is_recording():
+                span.set_attributes(attributes)
+            else:
+                return  # the application has ended it
             if error is not None:
-                span.record_exception(error)
-                span.set_status(StatusCode.ERROR, f"{type(error).__name__}: {error}")
-            span.end(max(self._clock(), stand_in._start_unix_ns))
+                tell_error(span, error)
+            span.end(max(self._clock(), start_unix_ns))
         except Exception:
             self._give_up()
 
@@ -214,19 +237,3 @@ class TaskSpans:
         if not self.is_over:
             self.is_over = True
             _logger.exception("Spans of tasks failed and are switched off; the program goes on without them")
-
-
-def _attributes(stand_in: StandIn, outcome: str, task: object) -> dict[str, AnyValue]:
-    attributes: dict[str, AnyValue] = {names.CODE_FUNCTION_NAME: stand_in._function}
-    code = stand_in._code
-    if code is not None:
-        attributes[names.CODE_FILE_PATH] = code.co_filename
-        attributes[names.CODE_LINE_NUMBER] = code.co_firstlineno
-    if task is None and outcome != "destroyed" and asyncio._get_running_loop() is not None:
-        task = asyncio.current_task()  # inside its last step
-    if isinstance(task, asyncio.Future):
-        get_name = getattr(task, "get_name", None)
-        if get_name is not None:
-            attributes[names.TASK_NAME] = str(get_name())
-    attributes[names.TASK_OUTCOME] = outcome
-    return attributes

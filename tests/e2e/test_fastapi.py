@@ -199,3 +199,36 @@ def test_a_disabled_fastapi_instrumentor_leaves_fastapi_to_itself(
     """Ours never loads what the person has disabled by its own name."""
     off = {"OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "fastapi"}
     assert Telemetry(run, receiver, program(), **older_fastapi, **off).spans == {}
+
+
+def test_behind_a_base_http_middleware_attributes_land_on_the_server_span(
+    run: Run, receiver: OtlpProtoTestServer
+) -> None:
+    """The middleware runs what is behind it in a task of its own."""
+    middleware = """
+    from opentelemetry import trace
+    from starlette.middleware.base import BaseHTTPMiddleware
+
+    class Passes(BaseHTTPMiddleware):
+        async def dispatch(self, request, call_next):
+            return await call_next(request)
+
+    app.add_middleware(Passes)
+
+    @app.get("/tenants/{number}")
+    async def read_tenant(number: int):
+        trace.get_current_span().set_attribute("tenant", number)
+        await asyncio.sleep(0)
+        return {}
+    """
+    ended = run(
+        program(after=middleware).replace('/items/{number}") == 200', '/tenants/{number}") == 200'),
+        env=environ_for(receiver),
+    )
+    assert (ended.code, ended.err) == (0, "")
+    spans = receiver.drain_spans()
+    told = [{each.key: each.value.int_value for each in span.span.attributes}.get("tenant") for span in spans]
+    assert [(span.span.kind, span.span.name) for span in spans] == [
+        (SERVER, "GET /tenants/{number}")
+    ] * REQUESTS
+    assert sorted(told, key=str) == [0, 1, 2]

@@ -25,6 +25,7 @@ from opentelemetry.trace import Span, StatusCode
 
 from otel_concurrency.instrumentors import tasks
 from otel_concurrency.instrumentors.tasks import AsyncioTaskInstrumentor
+from otel_concurrency.signals.spans import IdentitySpanProcessor
 from otel_concurrency.signals.task_spans import TaskSpans
 from tests.loops import run
 
@@ -355,6 +356,23 @@ class TestLazy:
         assert [event.name for event in span.events] == ["noted", "exception"]
         assert span.status.status_code is StatusCode.ERROR
 
+    def test_what_is_set_on_it_is_set_on_the_span_around(
+        self, spans: Spans, loop_factory: LoopFactory
+    ) -> None:
+        async def sets() -> None:
+            span: Any = trace.get_current_span()
+            span.mine, span.gone = 1, 2
+            assert (span.mine, span.gone) == (1, 2)
+            del span.gone
+
+        async def main() -> Any:
+            await asyncio.gather(sets())
+            return trace.get_current_span()
+
+        span = request(loop_factory, main)
+        assert span.mine == 1
+        assert not hasattr(span, "gone")
+
     def test_who_has_the_ids_sees_the_parent_that_goes_with_them(
         self, spans: Spans, loop_factory: LoopFactory
     ) -> None:
@@ -456,6 +474,7 @@ class TestLazy:
             gc.collect()
             await asyncio.get_running_loop().create_task(quick())
 
+        spans.provider.add_span_processor(IdentitySpanProcessor())
         loop = asyncio.new_event_loop()
         loop.set_exception_handler(lambda *_: None)
         request(lambda: loop, main)
@@ -463,6 +482,7 @@ class TestLazy:
         assert "?" not in spans.tree().values()
         (span,) = [span for span in spans.all() if span.name.endswith(".promises")]
         assert attributes(span)["asyncio.task.outcome"] == "destroyed"
+        assert "asyncio.task.name" not in attributes(span)  # the task that runs when this is told
 
     def test_a_refused_task_leaves_the_span_as_it_was(self, spans: Spans, loop_factory: LoopFactory) -> None:
         closed = asyncio.new_event_loop()
@@ -744,7 +764,7 @@ def test_what_fails_here_stays_here(
     def breaks(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(task_spans, "_attributes", breaks)
+    monkeypatch.setattr(task_spans, "task_attributes", breaks)
     instrument()
     with caplog.at_level(logging.ERROR):
         assert request(lazy_loop_factory, main) == "done"

@@ -14,7 +14,9 @@ typedef struct {
     PyObject *code;
     PyObject *function;
     PyObject *settled; /* NULL: open; None: nobody took the ids, and now nobody will */
+    PyObject *continued; /* the span in which the task goes on in a trace of its own, or NULL */
     long long start_unix_ns;
+    long long asked_unix_ns; /* when the ids were last taken after the end of `real` */
 } StandIn;
 
 static int
@@ -29,6 +31,7 @@ stand_in_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(stand_in->code);
     Py_VISIT(stand_in->function);
     Py_VISIT(stand_in->settled);
+    Py_VISIT(stand_in->continued);
     return 0;
 }
 
@@ -43,6 +46,7 @@ stand_in_clear(PyObject *self)
     Py_CLEAR(stand_in->code);
     Py_CLEAR(stand_in->function);
     Py_CLEAR(stand_in->settled);
+    Py_CLEAR(stand_in->continued);
     return 0;
 }
 
@@ -92,7 +96,9 @@ static PyMemberDef stand_in_members[] = {
     {"_created_in", T_OBJECT, offsetof(StandIn, created_in), 0, NULL},
     {"_code", T_OBJECT, offsetof(StandIn, code), 0, NULL},
     {"_function", T_OBJECT, offsetof(StandIn, function), 0, NULL},
+    {"_continued", T_OBJECT, offsetof(StandIn, continued), 0, NULL},
     {"_start_unix_ns", T_LONGLONG, offsetof(StandIn, start_unix_ns), 0, NULL},
+    {"_asked_unix_ns", T_LONGLONG, offsetof(StandIn, asked_unix_ns), 0, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 
