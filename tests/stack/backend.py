@@ -94,6 +94,17 @@ class Backend:
             if event["name"] == name
         ]
 
+    def links(self, trace_id: str) -> list[tuple[str, str]]:
+        """Return the ids of each span of a trace that is linked, and of the span that it is linked to."""
+        answer = self._trace(trace_id) or {"result": {"resourceSpans": []}}
+        return [
+            (span["spanId"], link["spanId"])
+            for resource in answer["result"]["resourceSpans"]
+            for scope in resource["scopeSpans"]
+            for span in scope["spans"]
+            for link in span.get("links", [])
+        ]
+
     def traces(self, service: str, *, at_most: int = 1000) -> list[list[Span]]:
         """Return the traces of the last hour that have a span of `service`, in no order."""
         now_us = time.time_ns() // 1000
