@@ -86,11 +86,16 @@ def test_every_setting_is_a_flag_of_the_command(run: Run) -> None:
         import dataclasses, json, os
         from otel_concurrency.config import Config
         config = dataclasses.asdict(Config.from_environ(os.environ))
-        print(json.dumps(config | {"keep_upstream": sorted(config["keep_upstream"])}))
+        print(json.dumps(config, default=sorted))
     """
     flags = {
         "enabled": "no",
         "tasks": "off",
+        "task_spans": "ALL",
+        "task_span_threshold": "0.5",
+        "task_span_include": "shop.*,stock.*",
+        "task_span_exclude": "*.tick",
+        "detach_after": "60",
         "event_loops": "off",
         "process_pools": "0",
         "process_spans": "no",
@@ -119,6 +124,11 @@ def test_every_setting_is_a_flag_of_the_command(run: Run) -> None:
     assert ended.said() == {
         "enabled": False,
         "tasks": False,
+        "task_spans": "all",
+        "task_span_threshold": 0.5,
+        "task_span_include": ["shop.*", "stock.*"],
+        "task_span_exclude": ["*.tick"],
+        "detach_after": 60,
         "event_loops": False,
         "process_pools": False,
         "process_spans": False,
