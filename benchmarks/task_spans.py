@@ -1,4 +1,4 @@
-"""The price of 100,000 tasks inside one recorded span, none of them notable: ours, beside upstream.
+"""The price of 100,000 tasks inside one recorded span, none notable: ours, beside upstream and Sentry.
 
 As in `benchmarks.tasks`, each value comes from a process of its own and is the CPU time of the loop's thread.
 Spans that are made go to a processor that counts them: exporting is no part of it.
@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 from benchmarks import report
+from benchmarks.environments import InstallError, peer_environment
 from benchmarks.tasks import ROOT, Effort
 from benchmarks.variants import LOOPS, is_installed, new_loop
 
@@ -63,6 +64,8 @@ VARIANTS: dict[str, tuple[str, Callable[[Any], None]]] = {
     "pure-all": ("ours, pure, all", _ours("all", False)),
     "upstream": ("upstream, this coroutine named", _upstream),
 }
+SENTRY = "sentry"
+LABELS = {key: label for key, (label, _) in VARIANTS.items()} | {SENTRY: "Sentry's asyncio integration"}
 
 
 def measure(variant: str, loop_name: str) -> dict[str, float]:
@@ -98,9 +101,48 @@ def measure(variant: str, loop_name: str) -> dict[str, float]:
     return {"value": value, "spans": (ended - 1) / TASKS}
 
 
+def measure_sentry(loop_name: str) -> dict[str, float]:
+    """Return the same of Sentry's SDK, which keeps 1,000 spans a transaction: so each batch has one."""
+    import sentry_sdk
+    from sentry_sdk.integrations.asyncio import AsyncioIntegration
+    from sentry_sdk.transport import Transport
+
+    spans = 0
+
+    class Count(Transport):
+        def capture_envelope(self, envelope: Any) -> None:
+            nonlocal spans
+            for item in envelope.items:
+                spans += len((item.payload.json or {}).get("spans", ()))
+
+    async def run() -> float:
+        sentry_sdk.init(
+            dsn="http://key@localhost/1",
+            transport=Count,
+            traces_sample_rate=1.0,
+            default_integrations=False,
+            integrations=[AsyncioIntegration()],
+        )
+        readings = []
+        for _ in range(TASKS // TASKS_PER_READING):
+            began_ns = time.thread_time_ns()
+            for _ in range(TASKS_PER_READING // TASKS_PER_BATCH):
+                with sentry_sdk.start_transaction(name="request"):
+                    await asyncio.gather(*[asyncio.create_task(empty()) for _ in range(TASKS_PER_BATCH)])
+            readings.append(time.thread_time_ns() - began_ns)
+        return min(readings) / TASKS_PER_READING / 1e3
+
+    value = new_loop(loop_name).run_until_complete(run())
+    return {"value": value, "spans": spans / TASKS}
+
+
 def _measured(variant: str, loop: str) -> dict[str, float]:
+    environ = dict(os.environ)
+    if variant == SENTRY:
+        (packages,) = peer_environment("sentry-sdk").parent.glob("lib/python*/site-packages")
+        environ["PYTHONPATH"] = os.pathsep.join(filter(None, (environ.get("PYTHONPATH", ""), str(packages))))
     command = [sys.executable, "-m", "benchmarks.task_spans", "--measure", variant, "--loop", loop]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"benchmarks: {variant} on {loop} could not be measured:\n{done.stderr.strip()}")
     found: dict[str, float] = json.loads(done.stdout)
@@ -115,6 +157,11 @@ def run(effort: Effort) -> tuple[str, dict[str, Any]]:
         for key in VARIANTS
         if not key.startswith("native") or is_installed("otel_concurrency.probes._native")
     ]
+    try:
+        peer_environment("sentry-sdk")
+        variants.append(SENTRY)
+    except InstallError as error:
+        report.progress(f"task spans: without Sentry's: {error}")
     found: dict[str, dict[str, list[dict[str, float]]]] = {
         loop: {key: [] for key in variants} for loop in loops
     }
@@ -133,7 +180,7 @@ def run(effort: Effort) -> tuple[str, dict[str, Any]]:
             rows.append(
                 (
                     loop,
-                    VARIANTS[key][0],
+                    LABELS[key],
                     f"{best[key]:.2f}",
                     f"{best[key] - best['bare']:+.2f}",
                     f"{best[key] - base:+.2f}" if mode in ("lazy", "all") else "",
@@ -148,7 +195,8 @@ def run(effort: Effort) -> tuple[str, dict[str, Any]]:
             "## Task spans",
             (
                 f"{report.machine()} · {report.versions()} · {effort.rounds} rounds, best of each. The base "
-                "of `lazy` is `none`, the probe alone; that of `all` a bare task and a span of the SDK's."
+                "of `lazy` is `none`, the probe alone; that of `all` a bare task and a span of the SDK's. "
+                "Sentry's has a transaction for every 100 tasks."
             ),
             report.table(head, rows, names=2),
         )
@@ -159,11 +207,13 @@ def run(effort: Effort) -> tuple[str, dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.task_spans", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="two rounds")
-    parser.add_argument("--measure", choices=sorted(VARIANTS), help="only this variant, in this process")
+    parser.add_argument("--measure", choices=sorted(LABELS), help="only this variant, in this process")
     parser.add_argument("--loop", choices=LOOPS, default="asyncio")
     arguments = parser.parse_args()
     if arguments.measure:
-        print(json.dumps(measure(arguments.measure, arguments.loop)))
+        sentry = arguments.measure == SENTRY
+        found = measure_sentry(arguments.loop) if sentry else measure(arguments.measure, arguments.loop)
+        print(json.dumps(found))
     else:
         print(run(QUICK if arguments.quick else FULL)[0])
 

@@ -42,11 +42,12 @@ class LocalRoots(SpanProcessor):
 
     def on_end(self, span: ReadableSpan) -> None:
         """It has ended."""
-        parent, context = span.parent, span.context
-        if context is None or not (parent is None or parent.is_remote):
+        parent = span.parent
+        if parent is not None and not parent.is_remote:
             return
-        root = self._open.get(context.trace_id)
-        if root is not None and root.context == context:
+        context = span.context
+        root = self._open.get(context.trace_id) if context is not None else None
+        if root is not None and context is not None and root.context == context:
             self._open.pop(context.trace_id, None)
 
     def forget(self) -> None:

@@ -27,21 +27,20 @@ class PromisedIds(IdGenerator):
 
     Args:
         generator: The tracer's own.
+
+    Attributes:
+        next: `span_id` of it is the id of the next span that this thread starts; 0: nothing is promised.
     """
 
     def __init__(self, generator: IdGenerator) -> None:
         self.generator = generator
-        self._next = threading.local()
-
-    def promise(self, span_id: int) -> None:
-        """Make this the id of the next span that this thread starts; 0: promise nothing."""
-        self._next.span_id = span_id
+        self.next = threading.local()
 
     def generate_span_id(self) -> int:
         """Return what was promised, once, or else a new id."""
-        promised: int = getattr(self._next, "span_id", 0)
+        promised: int = getattr(self.next, "span_id", 0)
         if promised:
-            self._next.span_id = 0
+            self.next.span_id = 0
             return promised
         return self.generator.generate_span_id()
 
@@ -73,11 +72,10 @@ class PromisingTracer:
             generator = tracer.id_generator = PromisedIds(generator)
         self._tracer = tracer
         self._ids = generator
+        self._next = generator.next
+        self.new_id = generator.generator.generate_span_id
+        """Returns the id of a span to come."""
         self.span_processor = tracer.span_processor
-
-    def new_id(self) -> int:
-        """Return the id of a span to come."""
-        return self._ids.generator.generate_span_id()
 
     def promise(self, enclosing: SpanContext, span_id: int = 0) -> SpanContext:
         """Return the ids of a span to come, in the trace of another one.
@@ -113,11 +111,11 @@ class PromisingTracer:
             attributes: What it has when it ends; a sampler goes by its name.
             links: Spans that it belongs to in another way.
         """
-        self._ids.promise(promised or 0)
+        self._next.span_id = promised or 0
         try:
             span: trace.Span = self._tracer.start_span(name, context, links=links, start_time=start_unix_ns)
         finally:
-            self._ids.promise(0)  # a tracer that is switched off asks for none
+            self._next.span_id = 0  # a tracer that is switched off asks for none
         _add(span, attributes)
         return span
 
@@ -125,7 +123,7 @@ class PromisingTracer:
 def _add(span: Any, attributes: Mapping[str, AnyValue]) -> None:
     held = getattr(span, "_attributes", None)
     if (
-        isinstance(held, BoundedAttributes)
+        type(held) is BoundedAttributes
         and held.max_value_len is None
         and (held.maxlen is None or len(held) + len(attributes) <= held.maxlen)
     ):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
+from asyncio import Future, current_task
 
 from opentelemetry.trace import Span, StatusCode
 from opentelemetry.util.types import AnyValue
 
-from otel_concurrency.signals import names
+from otel_concurrency.signals.names import CODE_FILE_PATH as FILE
+from otel_concurrency.signals.names import CODE_FUNCTION_NAME as FUNCTION
+from otel_concurrency.signals.names import CODE_LINE_NUMBER as LINE
+from otel_concurrency.signals.names import TASK_NAME as NAME
+from otel_concurrency.signals.names import TASK_OUTCOME as OUTCOME
 from otel_concurrency.signals.stand_in import StandIn
 
 
@@ -19,22 +23,25 @@ def task_attributes(stand_in: StandIn, outcome: str, task: object = None) -> dic
         outcome: What became of it.
         task: Itself, where it is known.
     """
-    attributes: dict[str, AnyValue] = {names.CODE_FUNCTION_NAME: stand_in._function}
+    attributes: dict[str, AnyValue] = {FUNCTION: stand_in._function, OUTCOME: outcome}
     code = stand_in._code
     if code is not None:
-        attributes[names.CODE_FILE_PATH] = code.co_filename
-        attributes[names.CODE_LINE_NUMBER] = code.co_firstlineno
-    if isinstance(task, asyncio.Future):
-        get_name = getattr(task, "get_name", None)
-        if get_name is not None:
-            attributes[names.TASK_NAME] = str(get_name())
-    attributes[names.TASK_OUTCOME] = outcome
+        attributes[FILE] = code.co_filename
+        attributes[LINE] = code.co_firstlineno
+    if isinstance(task, Future):
+        try:
+            attributes[NAME] = str(task.get_name())  # type: ignore[attr-defined]
+        except AttributeError:  # a future that is no task
+            pass
     return attributes
 
 
 def running_task() -> object:
     """Return the task in whose step this is."""
-    return asyncio.current_task() if asyncio._get_running_loop() is not None else None
+    try:
+        return current_task()
+    except RuntimeError:  # no loop runs here
+        return None
 
 
 def tell_error(span: Span, error: BaseException) -> None:

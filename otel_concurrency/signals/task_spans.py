@@ -188,7 +188,8 @@ class TaskSpans:
                 return  # the application has ended it
             if error is not None:
                 tell_error(span, error)
-            span.end(max(self._clock(), start_unix_ns))
+            end_unix_ns = self._clock()
+            span.end(end_unix_ns if end_unix_ns > start_unix_ns else start_unix_ns)
         except Exception:
             self._give_up()
 
