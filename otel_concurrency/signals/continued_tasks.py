@@ -66,10 +66,21 @@ class ContinuedTasks:
             if self._claims.setdefault(id(each), claim) is not claim:
                 continue
             try:
-                if self._is_due(each, now_ns):
+                if self._is_due(each, now_ns) and not self._joined_late(each):
                     _continue(each, tracer, now_ns)
             finally:
                 del self._claims[id(each)]
+
+    def _joined_late(self, stand_in: StandIn) -> bool:
+        """Whether a task was created by one that was overdue: all of it belongs where that one goes on."""
+        around = beyond(stand_in._around)
+        if type(around) is not StandIn or around._continued is None or stand_in._settled is not False:
+            return False
+        ended_ns = root_ended_unix_ns(stand_in._real)
+        if ended_ns is None or stand_in._start_unix_ns < ended_ns + self._after_ns:
+            return False
+        put(stand_in, "_real", around._continued)
+        return True
 
     def _is_due(self, stand_in: StandIn, now_ns: int) -> bool:
         if stand_in._continued is not None:

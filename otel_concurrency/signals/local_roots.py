@@ -28,17 +28,20 @@ class LocalRoots(SpanProcessor):
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """A span starts."""
-        parent, context = span.parent, span.context
-        if context is None:
-            return
-        if parent is None or parent.is_remote:
-            if len(self._open) >= MAX_OPEN:
-                self._forget_oldest()
-            self._open[context.trace_id] = span
-        else:
-            root = self._open.get(context.trace_id)
-            if root is not None:
-                setattr(span, _ROOT, root)
+        try:
+            parent, context = span.parent, span.context
+            if context is None:
+                return
+            if parent is None or parent.is_remote:
+                if len(self._open) >= MAX_OPEN:
+                    self._forget_oldest()
+                self._open.setdefault(context.trace_id, span)  # of a service that calls itself, the outer one
+            else:
+                root = self._open.get(context.trace_id)
+                if root is not None:
+                    setattr(span, _ROOT, root)
+        except Exception:  # better a span whose root is not known than an application that cannot start one
+            pass
 
     def on_end(self, span: ReadableSpan) -> None:
         """It has ended."""

@@ -135,9 +135,9 @@ class StandIn(_State):
     def _ids(self, asker: str) -> SpanContext:
         if asker.startswith(_LOOKERS):
             return seen_ids(self)
-        self.settle()
         if self._created_in is not None and (self._continued is not None or not self._real.is_recording()):
             self._maker.go_on(self)
+        self.settle()
         if self._continued is not None:
             return self._continued.get_span_context()
         ids = self.first_ids()

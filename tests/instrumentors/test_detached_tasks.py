@@ -272,6 +272,32 @@ def test_a_task_of_a_detached_task_goes_along(house: House, loop_factory: LoopFa
     ]
 
 
+def test_what_an_overdue_task_creates_is_not_in_the_request_s_trace(
+    house: House, loop_factory: LoopFactory
+) -> None:
+    """It has been silent for ten minutes: nobody has asked, and it is still in the request's trace."""
+
+    async def silent(is_over: asyncio.Event) -> None:
+        await is_over.wait()
+        await asyncio.get_running_loop().create_task(polls())
+
+    async def polls() -> None:
+        house.touch("poll")
+
+    async def main() -> None:
+        is_over = asyncio.Event()
+        (worker,) = await house.requested(silent(is_over))
+        house.pass_s(600)
+        is_over.set()
+        await worker
+
+    run(loop_factory, main())
+    assert [sorted(names, key=str) for names in house.traces()] == [
+        [("request", None), ("silent", "request")],
+        [("poll", "polls"), ("polls", "silent"), ("silent", None)],
+    ]
+
+
 def test_a_failure_is_told_where_the_task_went_on(house: House, loop_factory: LoopFactory) -> None:
     async def main() -> None:
         orders: asyncio.Queue[str] = asyncio.Queue()
