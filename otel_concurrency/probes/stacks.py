@@ -22,14 +22,9 @@ _LIBRARY_FOLDERS = (
     *(path for key in ("stdlib", "platstdlib", "purelib", "platlib") if (path := sysconfig.get_path(key))),
 )
 _PACKAGES = ("site-packages", "dist-packages")
-_LOOPS = (
-    "anyio",
-    "asyncio",
-    "otel_concurrency",
-    "trio",
-    "uvloop",
-    "winloop",
-)  # ours stands between uvloop and its caller
+_LOOPS = ("anyio", "asyncio", "trio", "uvloop", "winloop")
+_OURS = "otel_concurrency"
+_OUR_LOOP = "otel_concurrency.hooks.event_loops"  # it stands between uvloop and its caller
 _CALL = re.compile(r"([A-Za-z_][\w.]*)\(")
 
 
@@ -68,11 +63,14 @@ def look(frame: FrameType | None) -> Stack | None:
     own_callee: FrameType | None = None
     for each in _outwards(frame):
         module = _module(each)
-        if module.partition(".")[0] in _LOOPS and called:
+        package = module.partition(".")[0]
+        if (package in _LOOPS or module == _OUR_LOOP) and called:
             root = called  # what is further out runs the loop
             break
         if len(frames) < MAX_FRAMES:
             frames.append(f"{_name(each)} ({each.f_code.co_filename}:{each.f_lineno})")
+        if package == _OURS:
+            continue  # a wrapper: whoever calls it means what it wraps
         called = _name(each)
         if own is None and _is_own(each.f_code):
             own, own_callee = each, callee

@@ -64,6 +64,20 @@ def test_it_tells_the_coroutine_and_the_library_function_that_its_code_calls(
     assert own == [f"{__name__}.helper", f"{__name__}.calls_what_waits"]
 
 
+def test_a_wrapper_of_ours_is_not_whom_the_code_calls(looked_at: Callable[..., Stack]) -> None:
+    """As `Thread.start` is one, which waits for its thread."""
+    ours: dict[str, Any] = {"__name__": "otel_concurrency.hooks.threads"}
+    exec("def wrapper(is_over): is_over.wait()", ours)
+
+    async def calls_a_wrapper(is_over: threading.Event) -> None:
+        ours["wrapper"](is_over)
+
+    stack = looked_at(calls_a_wrapper)
+    wait = "threading.Event.wait" if sys.version_info >= (3, 11) else "threading.wait"
+    assert (stack.root.rpartition(".")[2], stack.call) == ("calls_a_wrapper", wait)
+    assert (stack.file, stack.line) == (__file__, calls_a_wrapper.__code__.co_firstlineno + 1)
+
+
 @pytest.mark.parametrize(
     ("source", "call"),
     [
