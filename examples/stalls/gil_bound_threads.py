@@ -13,34 +13,46 @@ from opentelemetry import trace
 from running import run
 
 tracer = trace.get_tracer("example")
-has_work, is_over = threading.Event(), threading.Event()
 
 
-def count() -> None:
-    while has_work.wait() and not is_over.is_set():
-        sum(range(1_000))
+class Rush:
+    """Threads that compute from `begin` to `end`."""
+
+    def __init__(self) -> None:
+        self._has_begun, self._is_over = threading.Event(), threading.Event()
+        self._computing: list[int] = []
+        self._threads = [threading.Thread(target=self._compute) for _ in range(8)]
+        for thread in self._threads:
+            thread.start()
+
+    def begin(self) -> None:
+        self._has_begun.set()
+        while len(self._computing) < len(self._threads):  # a busy machine may let them begin late
+            sum(range(1_000))
+
+    def end(self) -> None:
+        self._is_over.set()
+
+    def _compute(self) -> None:
+        self._has_begun.wait()
+        self._computing.append(threading.get_ident())
+        while not self._is_over.is_set():
+            sum(range(1_000))
 
 
-async def handle() -> None:
+async def handle(rush: Rush) -> None:
     with tracer.start_as_current_span("request"):
-        has_work.set()
+        rush.begin()
         ends = time.thread_time() + 0.09
         while time.thread_time() < ends:
             sum(range(1_000))
-        has_work.clear()
+        rush.end()
 
 
-async def main() -> None:
-    for _ in range(3):
-        await asyncio.create_task(handle())
+async def main(rushes: list[Rush]) -> None:
+    for rush in rushes:
+        await asyncio.create_task(handle(rush))
         await asyncio.sleep(0.1)
 
 
-threads = [threading.Thread(target=count) for _ in range(8)]
-for thread in threads:
-    thread.start()
-run(main())
-is_over.set()
-has_work.set()
-for thread in threads:
-    thread.join()
+run(main([Rush() for _ in range(3)]))
