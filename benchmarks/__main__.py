@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import exit as ending
-from benchmarks import loops, pools, report, request, task_spans, tasks
+from benchmarks import logs, loops, pools, report, request, task_spans, tasks
 from benchmarks.environments import InstallError
 
 
@@ -19,7 +19,7 @@ def main() -> int:
     parser.add_argument(
         "part",
         nargs="?",
-        choices=["tasks", "task-spans", "loops", "pools", "request", "exit", "all"],
+        choices=["tasks", "task-spans", "loops", "pools", "logs", "request", "exit", "all"],
         default="all",
     )
     parser.add_argument(
@@ -41,6 +41,9 @@ def main() -> int:
         print(f"\n{text}" if arguments.part == "all" else text, flush=True)
     if arguments.part in ("pools", "all"):
         text, data["pools"] = pools.run(pools.QUICK if arguments.quick else pools.FULL)
+        print(f"\n{text}" if arguments.part == "all" else text, flush=True)
+    if arguments.part in ("logs", "all"):
+        text, data["logs"] = logs.run(logs.QUICK if arguments.quick else logs.FULL)
         print(f"\n{text}" if arguments.part == "all" else text, flush=True)
     if arguments.part in ("request", "all"):
         try:

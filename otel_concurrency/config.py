@@ -98,6 +98,16 @@ def read_header_name(value: object) -> str:
     return name
 
 
+def read_log_target(value: object) -> str:
+    """Read `stdout`, `stderr` or the path of a file; `none` is nowhere."""
+    target = str(value).strip()
+    if target.lower() in ("stdout", "stderr", "none", *_FALSE):
+        return "none" if target.lower() in _FALSE else target.lower()
+    if target.lower() in _TRUE or "\0" in target:
+        raise ValueError("neither stdout nor stderr nor the path of a file")
+    return target
+
+
 def read_upstream_names(value: object) -> frozenset[str]:
     """Read a comma list (or a list) of upstream instrumentors that ours may stand in for."""
     items = value.split(",") if isinstance(value, str) else value
@@ -297,6 +307,18 @@ class Config:
         "true or false",
         "`true`: a request's id goes along in outgoing baggage, as `request_id`, and is taken from incoming.",
     )
+    log_json: str = _setting(
+        "none",
+        read_log_target,
+        "stdout, stderr, a path or none",
+        "Where log records are written as lines of JSON, from a thread of its own.",
+    )
+    log_queue: int = _setting(
+        10_000,
+        read_slots,
+        "log records",
+        "How many may wait to be written as JSON; further ones are dropped, and counted.",
+    )
     exit_timeout: float = _setting(
         3.0,
         read_seconds,
@@ -378,6 +400,8 @@ class Options(TypedDict, total=False):
     request_id: bool
     request_id_header: str
     request_id_baggage: bool
+    log_json: str
+    log_queue: int
     exit_timeout: float
     exit_signals: bool
 

@@ -33,7 +33,7 @@ from otel_concurrency.hooks.log_flush import LogFlushHook
 from otel_concurrency.hooks.log_handler import LogHandlerHook
 from otel_concurrency.hooks.queued_logs import QueuedLogHook
 from otel_concurrency.hooks.system_metrics import SystemMetricsHook
-from otel_concurrency.signals import logs, providers, request_id, shutdown
+from otel_concurrency.signals import log_json, logs, providers, request_id, shutdown
 from otel_concurrency.signals.ending import Ending
 
 STANDS_IN = {  # upstream's instrumentor: ours, which loads in its place
@@ -94,6 +94,7 @@ class ConcurrencyDistro(BaseDistro):
         self._system_metrics = SystemMetricsHook()
         self._loader_warning = _LoaderWarning()
         self._leave_request_ids: Callable[[], None] | None = None
+        self._stop_writing: Callable[[], None] | None = None
         self._ending: Ending | None = None
         self._forkserver = ForkserverHook(self._start_anew)
 
@@ -176,6 +177,11 @@ class ConcurrencyDistro(BaseDistro):
                 self.config.request_id_header, in_baggage=self.config.request_id_baggage
             )
 
+    def write_logs(self) -> None:
+        """Write log records as JSON, where that is asked for."""
+        if self.config.log_json != "none" and self._stop_writing is None:
+            self._stop_writing = log_json.install(self.config.log_json, max_waiting=self.config.log_queue)
+
     def watch_ending(self) -> None:
         """See to it that what the process has recorded gets out when it ends."""
         if self._ending is None:
@@ -209,6 +215,8 @@ class ConcurrencyDistro(BaseDistro):
         self._loader_warning.remove()
         if self._leave_request_ids is not None:
             self._leave_request_ids()
+        if self._stop_writing is not None:
+            self._stop_writing()
         if self._ending is not None:
             self._ending.remove()
         for variable, value in self._set_variables.items():
@@ -285,6 +293,7 @@ class ConcurrencyConfigurator(_OTelSDKConfigurator):
         if distro.is_active:
             providers.join(log_identity=distro.config.log_identity, span_identity=distro.config.span_identity)
             distro.take_request_ids()
+            distro.write_logs()
             distro.watch_ending()
 
     def _configure_from_file(self, path: str, distro: ConcurrencyDistro) -> None:

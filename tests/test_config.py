@@ -48,6 +48,8 @@ DEFAULTS = {
     "request_id": True,
     "request_id_header": "x-request-id",
     "request_id_baggage": False,
+    "log_json": "none",
+    "log_queue": 10_000,
     "exit_timeout": 3.0,
     "exit_signals": True,
 }
@@ -104,6 +106,8 @@ def test_every_variable_is_read() -> None:
         "OTEL_PYTHON_CONCURRENCY_REQUEST_ID": "off",
         "OTEL_PYTHON_CONCURRENCY_REQUEST_ID_HEADER": "X-Correlation-ID",
         "OTEL_PYTHON_CONCURRENCY_REQUEST_ID_BAGGAGE": "on",
+        "OTEL_PYTHON_CONCURRENCY_LOG_JSON": "StdOut",
+        "OTEL_PYTHON_CONCURRENCY_LOG_QUEUE": "50",
         "OTEL_PYTHON_CONCURRENCY_EXIT_TIMEOUT": "0.5",
         "OTEL_PYTHON_CONCURRENCY_EXIT_SIGNALS": "no",
     }
@@ -136,6 +140,8 @@ def test_every_variable_is_read() -> None:
         "request_id": False,
         "request_id_header": "x-correlation-id",
         "request_id_baggage": True,
+        "log_json": "stdout",
+        "log_queue": 50,
         "exit_timeout": 0.5,
         "exit_signals": False,
     }
@@ -159,6 +165,8 @@ def test_what_means_false(word: str) -> None:
         ("NATIVE", "tru", "true"),
         ("HTTP_INNER_SPANS", "-", "false"),
         ("LOG_IDENTITY", "none", "true"),
+        ("LOG_JSON", "true", "none"),
+        ("LOG_QUEUE", "0", "10000"),
         ("REQUEST_ID_HEADER", "two words", "x-request-id"),
         ("MAX_COROUTINES", "many", "200"),
         ("MAX_COROUTINES", "0", "200"),

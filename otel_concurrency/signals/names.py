@@ -67,6 +67,8 @@ THREAD_ID = "thread.id"
 THREAD_NAME = "thread.name"
 TASK_NAME = "asyncio.task.name"
 REQUEST_ID = "request_id"
+LOG_OUTCOME = "otel_concurrency.log.outcome"
+LOG_DROPPED = "otel_concurrency.log.dropped"
 
 ATTRIBUTE_MEANINGS = {
     CODE_FUNCTION_NAME: "`module.qualname` of the (coroutine) function, or `_other` beyond the limit",
@@ -139,6 +141,7 @@ ATTRIBUTE_MEANINGS = {
     "`threading` does not know; `_other` beyond 32 names",
     TASK_NAME: "name of the task, of asyncio or trio, that started the span or emitted the log record, or "
     "whose span it is; absent outside a task",
+    LOG_OUTCOME: "`written`, or `dropped`: too many waited already, or the file could not be written",
     REQUEST_ID: "what the request's header says, or an id that was made for it; absent outside a request",
 }
 """Attribute key to its meaning and values."""
@@ -607,6 +610,13 @@ FAILURES = Instrument(
     "What Python gave up on: exceptions that nobody handled, and work that nobody waited for",
     (FAILURE_KIND, ERROR_TYPE),
 )
+LOG_RECORDS = Instrument(
+    "otel_concurrency.log.records",
+    "{record}",
+    "counter",
+    "Log records for `OTEL_PYTHON_CONCURRENCY_LOG_JSON`, by what became of them",
+    (LOG_OUTCOME,),
+)
 OVERHEAD_TIME = Instrument(
     "otel_concurrency.overhead.time", "s", "counter", "Time that we spent ourselves", (COMPONENT,)
 )
@@ -673,6 +683,7 @@ INSTRUMENTS = (
     SHUTDOWN_DURATION,
     TIMEOUTS_EXPIRED,
     FAILURES,
+    LOG_RECORDS,
     OVERHEAD_TIME,
 )
 """All of them, in the order of the page."""

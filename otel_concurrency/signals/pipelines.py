@@ -299,11 +299,15 @@ def _flat(processor: Any) -> Iterator[Any]:
             for each in getattr(processor, name):
                 yield from _flat(each)
             return
-    if processor is not None and not type(processor).__module__.startswith(_OURS):
+    is_ours = type(processor).__module__.startswith(_OURS)
+    if processor is not None and (not is_ours or hasattr(processor, "pipeline")):
         yield processor
 
 
 def _of_processor(processor: Any) -> Pipeline:
+    pipeline = getattr(processor, "pipeline", None)
+    if isinstance(pipeline, Pipeline):  # one of ours
+        return pipeline
     batch: Any = getattr(processor, "_batch_processor", None)
     return Batch(batch) if _has(batch, _BATCH_PARTS) and batch._worker_thread.is_alive() else Other(processor)
 

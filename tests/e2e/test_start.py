@@ -116,6 +116,8 @@ def test_every_setting_is_a_flag_of_the_command(run: Run) -> None:
         "request_id": "no",
         "request_id_header": "X-Trace",
         "request_id_baggage": "yes",
+        "log_json": "/tmp/log.jsonl",
+        "log_queue": "100",
         "exit_timeout": "1.5",
         "exit_signals": "off",
     }
@@ -149,6 +151,8 @@ def test_every_setting_is_a_flag_of_the_command(run: Run) -> None:
         "request_id": False,
         "request_id_header": "x-trace",
         "request_id_baggage": True,
+        "log_json": "/tmp/log.jsonl",
+        "log_queue": 100,
         "exit_timeout": 1.5,
         "exit_signals": False,
     }
