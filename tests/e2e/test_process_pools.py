@@ -16,10 +16,13 @@ from tests.e2e.propagation.table import SETTINGS
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
 
 ITEMS = 1_000
-FORMS = ("submit", "executor map", "apply_async", "map", "imap", "imap_unordered", "starmap")
+FORMS = (
+    *("submit", "executor map", "run_in_executor, asyncio", "run_in_executor, uvloop"),
+    *("apply", "apply_async", "map", "map_async", "imap", "imap_unordered", "starmap", "starmap_async"),
+)
 MADE = ("before", "inside")
 PROGRAM = """
-    import json, multiprocessing, sys
+    import asyncio, multiprocessing, uvloop
     from concurrent.futures import ProcessPoolExecutor
     from opentelemetry import trace
 
@@ -29,18 +32,33 @@ PROGRAM = """
     def work(number):
         return number
 
+    async def gather(executor):
+        loop = asyncio.get_running_loop()
+        return await asyncio.gather(*(loop.run_in_executor(executor, work, n) for n in range(ITEMS)))
+
+    def run_on(loop, executor):
+        try:
+            return loop.run_until_complete(gather(executor))
+        finally:
+            loop.close()
+
     FORMS = {{
         "submit": lambda executor, pool: [
             each.result() for each in [executor.submit(work, n) for n in range(ITEMS)]
         ],
         "executor map": lambda executor, pool: list(executor.map(work, range(ITEMS))),
+        "run_in_executor, asyncio": lambda executor, pool: run_on(asyncio.new_event_loop(), executor),
+        "run_in_executor, uvloop": lambda executor, pool: run_on(uvloop.new_event_loop(), executor),
+        "apply": lambda executor, pool: [pool.apply(work, (n,)) for n in range(ITEMS)],
         "apply_async": lambda executor, pool: [
             each.get() for each in [pool.apply_async(work, (n,)) for n in range(ITEMS)]
         ],
         "map": lambda executor, pool: pool.map(work, range(ITEMS), 1),
+        "map_async": lambda executor, pool: pool.map_async(work, range(ITEMS), 1).get(),
         "imap": lambda executor, pool: list(pool.imap(work, range(ITEMS))),
         "imap_unordered": lambda executor, pool: sorted(pool.imap_unordered(work, range(ITEMS))),
         "starmap": lambda executor, pool: pool.starmap(work, [(n,) for n in range(ITEMS)], 1),
+        "starmap_async": lambda executor, pool: pool.starmap_async(work, zip(range(ITEMS)), 1).get(),
     }}
 
     def run(made, executor, pool):
@@ -66,6 +84,7 @@ FEW = {
     "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": SETTINGS["OTEL_PYTHON_DISABLED_INSTRUMENTATIONS"],
     "OTEL_METRICS_EXPORTER": "none",
     "OTEL_LOGS_EXPORTER": "none",
+    "OTEL_PYTHON_CONCURRENCY_TASK_SPANS": "none",  # a task that submits would stand in between
     "OTEL_BSP_MAX_QUEUE_SIZE": "50000",  # what the SDK drops when its queue is full is not the question
 }
 
