@@ -21,6 +21,7 @@ from urllib.request import urlopen
 import pytest
 from opentelemetry.test._otlp_test_server import OtlpProtoTestServer
 
+from otel_concurrency.console import Receiver, Store
 from otel_concurrency.signals.names import EVENTS, SHUTDOWN_PROGRESS
 from tests.e2e.conftest import COMMAND, clean_environ, environ_for
 
@@ -150,6 +151,26 @@ def test_a_script_that_ends_at_once_loses_nothing_and_ends_as_without_us(
     assert with_us[:2] == without_us[:2] == (status, "")
     events = ["started", "completed"] if "SIGTERM" in source else []
     assert arrived(receiver) == Arrived(Counter({"order": number}), number, number, events)
+
+
+@pytest.mark.parametrize("end", ["return", "SIGTERM", "os._exit"])
+def test_over_grpc_nothing_is_lost_either(start: Callable[..., subprocess.Popen[str]], end: str) -> None:
+    source, status = ENDS[end]
+    with Store() as store, Receiver(store, http_port=0, grpc_port=0) as receiver:
+        env = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.grpc_endpoint,
+            "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
+        }
+        script = f"""
+            for _ in range(3):
+                record()
+            {source}
+        """
+        assert ended(start(script, env)) == (status, "", "")
+        spans = store.query("SELECT name FROM spans")
+        logs = store.query("SELECT body FROM logs WHERE body = '\"ordered\"'")
+        orders = store.query("SELECT int_value FROM metric_points WHERE name = 'orders'")
+    assert (spans, len(logs), orders[-1]) == ([("order",)] * 3, 3, (3,))
 
 
 UNDELIVERED = "Telemetry cannot be delivered"
