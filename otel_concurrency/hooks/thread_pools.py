@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from typing import Any, Protocol
 
+from otel_concurrency.hooks.attaching import ATTACH, Attaching
 from otel_concurrency.hooks.patch import Patch
 from otel_concurrency.probes.functions import function_name
 from otel_concurrency.probes.pure import type_name
@@ -52,10 +53,12 @@ class ThreadPoolHook:
 
     Args:
         pools: Counts.
+        attaching: Where a copy of the context is not all.
     """
 
-    def __init__(self, pools: Pools) -> None:
+    def __init__(self, pools: Pools, attaching: Attaching | None = None) -> None:
         self._pools = pools
+        self._attaching = attaching or Attaching()
         self._known: dict[int, weakref.ref[ThreadPoolExecutor]] = {}
         self._is_active = False
         self._patches = [
@@ -137,6 +140,8 @@ class ThreadPoolHook:
                 pool = hook._enrol(self)
             if pool is None:
                 return _submit_unwrapped(original, self, fn, args, kwargs)
+            if ATTACH in replaced:
+                fn = attaching.bind(fn, args)
             work = pool.wrap(fn, copy_context())
             try:
                 return original(self, work, *args, **kwargs)
@@ -144,7 +149,8 @@ class ThreadPoolHook:
                 work.reject()
                 raise
 
-        hook = self
+        hook, attaching = self, self._attaching
+        replaced = attaching.replaced
         is_silent = False
 
         def silence() -> None:

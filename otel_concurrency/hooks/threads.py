@@ -19,6 +19,7 @@ from collections.abc import Callable
 from contextvars import copy_context
 from typing import Any
 
+from otel_concurrency.hooks.attaching import ATTACH, Attaching, unbind_run
 from otel_concurrency.hooks.patch import Patch
 from otel_concurrency.probes.functions import name_parts
 
@@ -40,10 +41,15 @@ _logger = logging.getLogger(__name__)
 
 
 class ThreadHook:
-    """Gives every thread a copy of its starter's context."""
+    """Gives every thread a copy of its starter's context.
 
-    def __init__(self) -> None:
-        patches = [Patch(threading.Thread, "start", _start_with_context)]
+    Args:
+        attaching: Where a copy is not all.
+    """
+
+    def __init__(self, attaching: Attaching | None = None) -> None:
+        self._attaching = attaching or Attaching()
+        patches = [Patch(threading.Thread, "start", self._start_with_context)]
         if not HAS_CONTEXT:
             patches.insert(0, Patch(threading.Thread, "_bootstrap_inner", _run_in_context))
         self._patches = patches
@@ -61,6 +67,54 @@ class ThreadHook:
         for patch in reversed(self._patches):
             patch.remove()
 
+    def _start_with_context(
+        self, original: Callable[[Any], None]
+    ) -> tuple[Callable[[Any], None], Callable[[], None]]:
+        hook = self
+        is_active = True
+
+        @functools.wraps(original)
+        def start(self: Any) -> None:
+            gave = is_active and hook._give_context(self)
+            try:
+                original(self)
+            except BaseException:  # it never ran: leave it as it was
+                if gave:
+                    _take_context(self)
+                if is_active:
+                    unbind_run(self)
+                raise
+
+        def silence() -> None:
+            nonlocal is_active
+            is_active = False
+
+        return start, silence
+
+    def _give_context(self, thread: Any) -> bool:
+        """Return whether the thread got a context from us."""
+        try:
+            if serves_many(thread):
+                return False
+            if not HAS_CONTEXT:
+                # Started before, or never initialised: the original refuses.
+                if thread._started.is_set():
+                    return False
+                thread.__dict__[_KEY] = copy_context()
+                gave = True
+            else:
+                gave = thread._context is None and not sys.flags.thread_inherit_context  # type: ignore[attr-defined]
+                if gave:
+                    thread._context = copy_context()
+            if ATTACH in self._attaching.replaced:
+                self._attaching.bind_run(thread)
+        except AttributeError:
+            return False
+        except Exception:
+            _logger.exception("A thread starts without the context of its starter")
+            return False
+        return gave
+
 
 def serves_many(thread: threading.Thread) -> bool:
     """Tell whether a thread's code comes from what starts threads on behalf of all."""
@@ -73,48 +127,6 @@ def serves_many(thread: threading.Thread) -> bool:
 
 
 _plain_run = threading.Thread.run
-
-
-def _start_with_context(original: Callable[[Any], None]) -> tuple[Callable[[Any], None], Callable[[], None]]:
-    is_active = True
-
-    @functools.wraps(original)
-    def start(self: Any) -> None:
-        gave = is_active and _give_context(self)
-        try:
-            original(self)
-        except BaseException:
-            if gave:  # it never ran: leave it as it was
-                _take_context(self)
-            raise
-
-    def silence() -> None:
-        nonlocal is_active
-        is_active = False
-
-    return start, silence
-
-
-def _give_context(thread: Any) -> bool:
-    """Return whether the thread got a context from us."""
-    try:
-        if serves_many(thread):
-            return False
-        if not HAS_CONTEXT:
-            # Started before, or never initialised: the original refuses.
-            if thread._started.is_set():
-                return False
-            thread.__dict__[_KEY] = copy_context()
-        elif thread._context is not None or sys.flags.thread_inherit_context:  # type: ignore[attr-defined]
-            return False
-        else:
-            thread._context = copy_context()
-    except AttributeError:
-        return False
-    except Exception:
-        _logger.exception("A thread starts without the context of its starter")
-        return False
-    return True
 
 
 def _take_context(thread: Any) -> None:

@@ -6,14 +6,17 @@ from collections.abc import Callable, Collection
 from dataclasses import fields
 from typing import Any
 
+from opentelemetry import context as opentelemetry_context
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
 
 from otel_concurrency.config import ThreadOptions
 from otel_concurrency.hooks import fork
+from otel_concurrency.hooks.attaching import Attaching
 from otel_concurrency.hooks.futures import FutureHook
 from otel_concurrency.hooks.thread_pools import ThreadPoolHook
 from otel_concurrency.hooks.threads import ThreadHook
 from otel_concurrency.instrumentors import work
+from otel_concurrency.signals.current_context import replaced
 
 
 class ConcurrencyThreadingInstrumentor(BaseInstrumentor):
@@ -35,10 +38,11 @@ class ConcurrencyThreadingInstrumentor(BaseInstrumentor):
     def _instrument(self, **kwargs: Any) -> None:
         options = {field.name: kwargs.get(field.name) for field in fields(ThreadOptions)}
         self._work = work.join(options)
-        pools = ThreadPoolHook(self._work.probe)
+        attaching = Attaching(opentelemetry_context, replaced)
+        pools = ThreadPoolHook(self._work.probe, attaching)
         self._work.watch(pools.levels)
         self._forget_fork = fork.in_child(pools.forget_pools)
-        self._hooks = (ThreadHook(), FutureHook(), pools)
+        self._hooks = (ThreadHook(attaching), FutureHook(), pools)
         for hook in self._hooks:
             hook.install()
 

@@ -6,7 +6,7 @@ runtime context these are the API's own functions.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import Any
 
@@ -15,6 +15,12 @@ from opentelemetry.context import Context
 
 _variable: Any = getattr(opentelemetry_context._RUNTIME_CONTEXT, "_current_context", None)
 is_default = isinstance(_variable, ContextVar)
+
+replaced: Mapping[str, object] = (
+    vars(opentelemetry_context._RUNTIME_CONTEXT) if is_default else {"attach": None}
+)
+"""Has `attach` in it where a copy of the `contextvars` context is not all: with another runtime context, and
+where somebody has put a function of theirs in the place of its `attach`."""
 
 get_current: Callable[[], Context] = _variable.get if is_default else opentelemetry_context.get_current
 """Return the current context."""

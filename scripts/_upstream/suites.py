@@ -37,11 +37,6 @@ class Suite:
     deliberate: Mapping[str, str] = field(default_factory=dict)
 
 
-_WHOLE_CONTEXT = (
-    "it counts the calls of opentelemetry.context.detach that upstream makes in each thread; ours runs the "
-    "work in a copy of the whole contextvars context and has nothing to detach"
-)
-
 _EVENT_NAMES = (
     "it wants the exception's type or the loop's message as event name, which has file paths and object ids "
     "in it; ours are few: docs/failures.md"
@@ -83,13 +78,6 @@ SUITES = (
         "opentelemetry-instrumentation-threading",
         ("tests/test_threading.py",),
         plugin="substitute_threading",
-        deliberate={
-            f"tests.test_threading.TestThreading.{test}": _WHOLE_CONTEXT
-            for test in (
-                "test_threading_with_valid_context_token",
-                "test_threadpool_with_valid_context_token",
-            )
-        },
     ),
     Suite(
         "ours in the place of exceptions",

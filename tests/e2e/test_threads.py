@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from opentelemetry.test._otlp_test_server import OtlpProtoTestServer
 
-from tests.e2e.conftest import SILENT, Run, environ_for
+from tests.e2e.conftest import SILENT, Run, environ_for, fake_package
 
 PROGRAM = """
     import os, threading
@@ -109,3 +111,57 @@ def test_beside_upstreams_instrumentor_work_runs_once_and_in_its_trace(run: Run)
         print(json.dumps(seen))
     """
     assert run(program, env=SILENT | {"OTEL_PYTHON_CONCURRENCY_KEEP_UPSTREAM": "threading"}).said() == [7, 7]
+
+
+THREAD_LOCALS = """
+    import threading
+    from opentelemetry.context.context import Context, _RuntimeContext
+
+    class ThreadLocals(_RuntimeContext, threading.local):
+        current = Context()
+
+        def attach(self, context):
+            before, self.current = self.current, context
+            return before
+
+        def get_current(self):
+            return self.current
+
+        def detach(self, token):
+            self.current = token
+"""
+
+
+def test_a_runtime_context_of_another_kind_is_carried_too(run: Run, tmp_path: Path) -> None:
+    """`OTEL_PYTHON_CONTEXT` may name one that keeps the current context where no copy finds it."""
+    program = """
+        import json, threading
+        from concurrent.futures import ThreadPoolExecutor
+        from opentelemetry import trace
+
+        class OwnRun(threading.Thread):
+            def run(self):
+                look()
+
+        def look():
+            seen.append(format(trace.get_current_span().get_span_context().span_id, "x"))
+
+        seen = []
+        with ThreadPoolExecutor(1) as pool:
+            with trace.get_tracer("test").start_as_current_span("span") as span:
+                own = format(span.get_span_context().span_id, "x")
+                for thread in (threading.Thread(target=look), threading.Timer(0, look), OwnRun()):
+                    thread.start()
+                    thread.join()
+                pool.submit(look).result()
+                list(pool.map(lambda _: look(), range(2)))
+            pool.submit(look).result()
+        print(json.dumps(["own" if each == own else each for each in seen]))
+    """
+    entry_point = """
+        [opentelemetry_context]
+        thread_locals = thread_locals:ThreadLocals
+    """
+    env = fake_package(tmp_path / "site", "thread_locals", entry_point, THREAD_LOCALS)
+    ended = run(program, env={**SILENT, **env, "OTEL_PYTHON_CONTEXT": "thread_locals"})
+    assert (ended.code, ended.err, ended.said()) == (0, "", [*["own"] * 6, "0"])

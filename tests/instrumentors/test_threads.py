@@ -95,6 +95,39 @@ def test_threads_and_callbacks_are_in_the_trace(instrumentor: ConcurrencyThreadi
     assert seen == [span.get_span_context().span_id] * 2
 
 
+def test_who_replaces_the_runtime_context_s_attach_hears_of_threads_and_items(
+    instrumentor: ConcurrencyThreadingInstrumentor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And only then is there anything to hear: what is copied needs no call of the API's."""
+    runtime, heard = context._RUNTIME_CONTEXT, []
+
+    def put_in_place(name: str) -> None:
+        original = getattr(runtime, name)
+
+        def told(given: Any) -> Any:
+            heard.append((name, threading.current_thread().name))
+            return original(given)
+
+        monkeypatch.setattr(runtime, name, told)
+
+    def run_both() -> list[object]:
+        seen: list[object] = []
+        thread = threading.Thread(target=lambda: seen.append(works()), name="thread")
+        thread.start()
+        thread.join()
+        return [*seen, pool.submit(works).result()]
+
+    with ThreadPoolExecutor(1, "pool") as pool, tracer.start_as_current_span("request") as span:
+        put_in_place("detach")
+        in_span = [(span.get_span_context().span_id, None)] * 2
+        assert (run_both(), heard) == (in_span, [])
+        put_in_place("attach")
+        assert run_both() == in_span
+        assert heard == [(name, of) for of in ("thread", "pool_0") for name in ("attach", "detach")]
+        monkeypatch.undo()
+        assert (run_both(), len(heard)) == (in_span, 4)
+
+
 def test_a_failure_that_nobody_looked_at_is_counted(
     instrumentor: ConcurrencyThreadingInstrumentor, reader: InMemoryMetricReader
 ) -> None:
