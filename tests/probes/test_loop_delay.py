@@ -15,7 +15,7 @@ from otel_concurrency.hooks.event_loops import EventLoopHook
 from otel_concurrency.probes.choice import loop_timer_type
 from otel_concurrency.probes.histogram import HistogramState
 from otel_concurrency.probes.loop_delay import EVERY_NS, delays
-from otel_concurrency.probes.loop_time import LIBUV_TOTALS, LoopTimer, LoopTimes
+from otel_concurrency.probes.loop_time import LIBUV_TOTALS, LoopTimer, LoopTimeRow, LoopTimes
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 MS = 1_000_000
@@ -85,34 +85,51 @@ def test_an_empty_one_stays_empty() -> None:
     assert delays(HistogramState(bucket_counts=(999_999,), sum_ns=3), 2 * MS).count == 2
 
 
-@pytest.mark.parametrize(
-    ("blocks_ms", "tasks", "rests"),
-    [([30.0], 1, True), ([2.0, 2.0, 2.0, 40.0], 1, True), ([5.0, 10.0, 20.0], 1, True), ([8.0], 4, False)],
-    ids=["even", "rare", "mixed", "saturated"],
-)
-@pytest.mark.parametrize("native", [True, False], ids=["native", "pure"])
-def test_the_99th_percentile_is_that_of_an_independent_probe(
-    lazy_loop_factory: LoopFactory, native: bool, blocks_ms: list[float], tasks: int, rests: bool
-) -> None:
+DISTURBED_NS = 10 * MS
+"""How long the threads of the test below may wait for a CPU: else they see the machine, not the loop."""
+
+
+def waited_for_cpu_ns() -> int:
+    """Return for how long this thread has waited for a CPU so far; 0 where the kernel does not tell."""
+    try:
+        with open("/proc/thread-self/schedstat", encoding="ascii") as schedstat:
+            return int(schedstat.read().split()[1])
+    except OSError:
+        return 0
+
+
+def observe(
+    loop: asyncio.AbstractEventLoop, native: bool, blocks_ms: list[float], tasks: int, rests: bool
+) -> tuple[LoopTimeRow, float, int]:
+    """Keep a loop busy for 2 s.
+
+    Returns:
+        Its row; the 99th percentile of what callbacks from another thread waited, s; how long both threads
+        waited for a CPU, ns.
+    """
     times = LoopTimes(loop_timer_type(native=native))
     hook = EventLoopHook(times)
-    loop = lazy_loop_factory()
     seen: list[tuple[float, float, float]] = []
     busy: list[tuple[float, float]] = []
+    waited_ns: list[int] = []
     is_over = threading.Event()
 
     def probe() -> None:
+        before = waited_for_cpu_ns()
         due = time.monotonic()
         while not is_over.wait(max(0, due - time.monotonic())):
             loop.call_soon_threadsafe(
                 lambda due, called: seen.append((due, called, time.monotonic())), due, time.monotonic()
             )
             due += random.uniform(0.001, 0.003)
+        waited_ns.append(waited_for_cpu_ns() - before)
 
     async def main() -> None:
+        before = waited_for_cpu_ns()
         prober = threading.Thread(target=probe)
         prober.start()
         await asyncio.gather(*(work(time.monotonic() + 2) for _ in range(tasks)))
+        waited_ns.append(waited_for_cpu_ns() - before)
         is_over.set()
         await asyncio.to_thread(prober.join)
 
@@ -131,15 +148,31 @@ def test_the_99th_percentile_is_that_of_an_independent_probe(
     finally:
         hook.remove()
         loop.close()
-    if row.way == LIBUV_TOTALS:
-        assert not row.time.delays.count  # iterations are not seen there
-        return
-    # On a busy machine the probe is late itself, and would miss the longest waits. Who was due while the loop
-    # was held did wait from then on; who was due at another time would have waited from when it came.
+    # Who was due while the loop was held did wait from then on; who was due at another time would have waited
+    # from when it came: the probe may have been late itself.
     begins, ends = zip(*busy, strict=True)
     waits = []
     for due, called, ran in seen:
         last = bisect(begins, due) - 1
         waits.append(ran - (due if last >= 0 and due <= ends[last] else called))
-    probed = sorted(waits)[int(0.99 * len(waits))]
-    assert row.time.delays.quantile_s(0.99) == pytest.approx(probed, rel=0.2)
+    return row, sorted(waits)[int(0.99 * len(waits))], sum(waited_ns)
+
+
+@pytest.mark.parametrize(
+    ("blocks_ms", "tasks", "rests"),
+    [([30.0], 1, True), ([2.0, 2.0, 2.0, 40.0], 1, True), ([5.0, 10.0, 20.0], 1, True), ([8.0], 4, False)],
+    ids=["even", "rare", "mixed", "saturated"],
+)
+@pytest.mark.parametrize("native", [True, False], ids=["native", "pure"])
+def test_the_99th_percentile_is_that_of_an_independent_probe(
+    lazy_loop_factory: LoopFactory, native: bool, blocks_ms: list[float], tasks: int, rests: bool
+) -> None:
+    for _ in range(5):
+        row, probed, waited_ns = observe(lazy_loop_factory(), native, blocks_ms, tasks, rests)
+        if row.way == LIBUV_TOTALS:
+            assert not row.time.delays.count  # iterations are not seen there
+            return
+        if waited_ns < DISTURBED_NS:
+            assert row.time.delays.quantile_s(0.99) == pytest.approx(probed, rel=0.2)
+            return
+    pytest.skip(f"the machine is too busy: of 2 s, {waited_ns / 1e9:.3f} s were waiting for a CPU")
