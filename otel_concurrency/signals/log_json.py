@@ -8,6 +8,7 @@ to that thread; it is written elsewhere.
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -18,13 +19,15 @@ from opentelemetry.trace import format_span_id, format_trace_id
 
 from otel_concurrency.hooks import fork
 from otel_concurrency.signals import names
-from otel_concurrency.signals.log_targets import target_of
+from otel_concurrency.signals.log_targets import FileTarget, target_of
 from otel_concurrency.signals.log_writer import LogLines, LogWriter
 from otel_concurrency.signals.producer import default_producer
 from otel_concurrency.signals.readings import SumReading
 
 if TYPE_CHECKING:
     from opentelemetry.sdk._logs import ReadWriteLogRecord
+
+_logger = logging.getLogger(__name__)
 
 SHUTDOWN_MILLIS = 3_000
 """How long the shutdown of a provider may wait, where it is not part of the end of the process."""
@@ -92,7 +95,11 @@ def install(where: str, *, max_waiting: int) -> Callable[[], None]:
     provider = get_logger_provider()
     if not isinstance(provider, LoggerProvider):
         return lambda: None
-    writer = LogWriter(target_of(where), max_waiting=max_waiting, notice=dropped_line)
+    target = target_of(where)
+    target.write(b"", None)
+    if isinstance(target, FileTarget) and target.trouble is not None:
+        _logger.warning("OTEL_PYTHON_CONCURRENCY_LOG_JSON=%s cannot be written: %s", where, target.trouble)
+    writer = LogWriter(target, max_waiting=max_waiting, notice=dropped_line)
     counts = LogLineCounts(writer)
     processor = JsonLogProcessor(writer)
     provider.add_log_record_processor(processor)

@@ -168,3 +168,14 @@ def test_it_joins_the_global_provider_and_leaves(tmp_path: Path, monkeypatch: py
 def test_without_an_sdk_there_is_nothing_to_write(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log_json, "get_logger_provider", object)
     log_json.install("nowhere/at/all", max_waiting=10)()
+
+
+def test_a_file_that_cannot_be_opened_is_told_of_at_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    provider = LoggerProvider(shutdown_on_exit=False)
+    monkeypatch.setattr(log_json, "get_logger_provider", lambda: provider)
+    log_json.install(str(tmp_path / "nowhere" / "log"), max_waiting=10)()
+    (message,) = caplog.messages
+    assert message.startswith(f"OTEL_PYTHON_CONCURRENCY_LOG_JSON={tmp_path}")
+    assert "cannot be written: [Errno 2]" in message
