@@ -39,7 +39,7 @@ class GcPauses:
         if phase == "start":
             self._began_ns = self._clock()
             return
-        began_ns, self._began_ns = self._began_ns, 0
+        began_ns = self._began_ns
         if not began_ns:  # it began before we were there
             return
         ended_ns = self._clock()
@@ -47,6 +47,7 @@ class GcPauses:
         self._histograms[min(info["generation"], GENERATIONS - 1)].observe(ended_ns - began_ns)
         if ended_ns - began_ns >= LONG_PAUSE_NS:  # a new tuple: somebody may be reading the old one
             self._recent = (*self._recent[1 - RECENT_PAUSES :], (began_ns, ended_ns))
+        self._began_ns = 0  # nothing in between lets go of the GIL: it is the present one, or a recent one
 
     def reset(self) -> None:
         """Begin at zero, as a forked child must."""

@@ -48,6 +48,20 @@ def test_a_pause_under_way_counts_up_to_the_end_of_the_interval():
     assert pauses.paused_ns(0, 25 * MS) == 15 * MS
 
 
+def test_a_pause_counts_while_its_end_is_being_noted():
+    """Another thread may get its turn in there: the first chance to look, where it has waited for the GIL."""
+    seen: list[int] = []
+    times = iter([10 * MS, 25 * MS])
+
+    def clock() -> int:
+        seen.append(pauses.paused_ns(0, 25 * MS))
+        return next(times)
+
+    pauses = GcPauses(clock)
+    collect(pauses, 2)
+    assert seen == [0, 15 * MS]
+
+
 def test_only_the_last_long_pauses_are_kept():
     pauses = pauses_at(*range(0, 400, 2))
     for _ in range(100):
