@@ -93,7 +93,7 @@ def _span(*, is_default: bool = False) -> AbstractContextManager[Any]:
 
 VARIANTS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "bare": bare,
-    "native": lambda: ours(native=True),
+    "native": lambda: ours(native=True, provider=True),
     "native_no_span": lambda: ours(native=True, in_span=False),
     "native_worker_span": lambda: ours(native=True, provider=True),
     "pure": lambda: ours(native=False),
@@ -163,7 +163,10 @@ def main() -> None:
     if arguments.kind == "process" and arguments.variant.startswith(("native", "pure")):
         from otel_concurrency.instrumentors.process_pools import ProcessPoolInstrumentor
 
-        ProcessPoolInstrumentor().instrument(native=arguments.variant != "pure")
+        ProcessPoolInstrumentor().instrument(
+            native=arguments.variant != "pure",
+            process_spans="all" if arguments.variant == "native_worker_span" else "lazy",
+        )
     with VARIANTS[arguments.variant]():
         if arguments.kind == "thread":
             tell(thread_item_us(arguments.seconds))

@@ -33,7 +33,7 @@ LABELS = {
     BARE: "bare",
     "native": "ours, native",
     "native_no_span": "ours, native, no span",
-    "native_worker_span": "ours, native, and a span in the worker",
+    "native_worker_span": "ours, native, a span for each item",
     "pure": "ours, pure",
     "upstream": "upstream",
     "logfire": "Logfire",
@@ -54,7 +54,8 @@ PROCESS_BUDGET = 0.10
 
 CAPTION = (
     "Bare runs outside any span; all others inside a recording one, where they do not say `no span`. Worker"
-    " processes have no tracer provider, so they make no spans, where the label does not say that they do."
+    " processes have a tracer provider where they are ours; items that tell nothing make no spans there,"
+    " where the label does not say that they do."
     " Of bare, for round trips, is the median of the ratios to the bare turn next to each. Upstream carries"
     " nothing to other processes."
 )

@@ -16,7 +16,7 @@ from typing import Any, TypedDict
 
 PREFIX = "OTEL_PYTHON_CONCURRENCY_"
 UPSTREAM_TO_KEEP = ("asyncio", "threading", "exceptions", "fastapi")  # what ours may stand in for
-TASK_SPANS = ("none", "lazy", "all")
+SPANS = ("none", "lazy", "all")
 MAX_SECONDS = 3_600
 MAX_SLOTS = 100_000  # a table row costs some 2 kB: beyond this a typing slip would eat the memory
 
@@ -119,11 +119,11 @@ def read_upstream_names(value: object) -> frozenset[str]:
     return names
 
 
-def read_task_spans(value: object) -> str:
-    """Read one of `TASK_SPANS`, in any case."""
+def read_spans(value: object) -> str:
+    """Read one of `SPANS`, in any case."""
     word = str(value).strip().lower()
-    if word not in TASK_SPANS:
-        raise ValueError(f"known are {', '.join(TASK_SPANS)}")
+    if word not in SPANS:
+        raise ValueError(f"known are {', '.join(SPANS)}")
     return word
 
 
@@ -157,7 +157,7 @@ class Config:
     )
     task_spans: str = _setting(
         "lazy",
-        read_task_spans,
+        read_spans,
         "none, lazy or all",
         "Which asyncio tasks inside a recorded span get a span: those that tell something, or all, or none.",
     )
@@ -165,7 +165,8 @@ class Config:
         0.1,
         read_seconds,
         "seconds",
-        "How long a task must take to get a span where nothing else tells for it.",
+        "How long a task, or an item of a process pool, must take to get a span where nothing else tells for "
+        "it.",
     )
     task_span_include: frozenset[str] = _setting(
         frozenset({"*"}),
@@ -198,11 +199,12 @@ class Config:
         "true or false",
         "`false`: process pools are left alone: no trace crosses them, and there are no metrics of them.",
     )
-    process_spans: bool = _setting(
-        True,
-        read_bool,
-        "true or false",
-        "`false`: a process pool's work item gets no span of its own in the worker process.",
+    process_spans: str = _setting(
+        "lazy",
+        read_spans,
+        "none, lazy or all",
+        "Which work items of process pools get a span in the worker process: those that tell something, or "
+        "all, or none.",
     )
     process_metrics: bool = _setting(
         True,
@@ -382,7 +384,7 @@ class Options(TypedDict, total=False):
     detach_after: float
     event_loops: bool
     process_pools: bool
-    process_spans: bool
+    process_spans: str
     process_metrics: bool
     runtime_metrics: bool
     stall_threshold: float
@@ -463,7 +465,8 @@ class FastAPIOptions:
 class ProcessPoolOptions:
     """Options of `concurrency_process_pools` in a configuration file; None leaves it to the variable."""
 
-    process_spans: bool | None = None
+    process_spans: str | None = None
+    task_span_threshold: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

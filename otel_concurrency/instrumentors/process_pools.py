@@ -37,7 +37,8 @@ class ProcessPoolInstrumentor(BaseInstrumentor):
         options = {field.name: kwargs.get(field.name) for field in fields(ProcessPoolOptions)}
         config = Config.from_options(options, os.environ)
         self._work = work.join(options)
-        items = ProcessItems(spans=config.process_spans)
+        threshold_s = 0.0 if config.process_spans == "all" else config.task_span_threshold
+        items = ProcessItems(spans=config.process_spans != "none", threshold_ns=int(threshold_s * 1e9))
         origin = getattr(opentelemetry_context._RUNTIME_CONTEXT, "_current_context", None)
         self._hooks = (
             ProcessPoolHook(self._work.probe, capture=capture, observer=items, context_var=origin),

@@ -1,7 +1,8 @@
 """What OpenTelemetry sees of a process pool's work item, in the worker process: its context, and its span.
 
-The context is attached to the worker's own, not run in a copy of it: what an item leaves in other context
-variables (a decimal context, say) is there for the next item, as it is without us.
+An item gets a span if it tells something: by default if it was slow or failed, or if something took the
+span's ids or wrote to it. The context is attached to the worker's own, not run in a copy of it: what an item
+leaves in other context variables (a decimal context, say) is there for the next item, as it is without us.
 """
 
 from __future__ import annotations
@@ -15,32 +16,45 @@ from typing import Any
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.environment_variables import OTEL_PYTHON_TRACER_PROVIDER
-from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.trace import SpanContext, SpanKind, StatusCode
+from opentelemetry.util.types import AnyValue
 
 from otel_concurrency._version import __version__
+from otel_concurrency.hooks import fork
 from otel_concurrency.probes.crossing import Carrier, End, Late
 from otel_concurrency.probes.functions import function_name
 from otel_concurrency.probes.pure import type_name
 from otel_concurrency.signals import names
 from otel_concurrency.signals.carriers import extract
 from otel_concurrency.signals.current_context import attach, detach, get_current, is_default
+from otel_concurrency.signals.late_span import LateSpan
 
 NS = 1_000_000_000
 
+_SPAN_KEY = next(iter(trace.set_span_in_context(trace.INVALID_SPAN, Context())))
+_put = dict.__setitem__  # OpenTelemetry's contexts refuse to be changed; this one nobody has yet
 _IS_NAMED = OTEL_PYTHON_TRACER_PROVIDER in os.environ
 
 
 class ProcessItems:
     """Gives each item the context of its submitter and, inside a sampled span, a consumer span of its own.
 
+    Attributes:
+        tracer: Makes the spans.
+        threshold_ns: From when on an item is slow; 0: each gets a span.
+
     Args:
         spans: Whether to make spans.
+        threshold_ns: As above.
     """
 
-    def __init__(self, *, spans: bool = True) -> None:
+    def __init__(self, *, spans: bool = True, threshold_ns: int = 100_000_000) -> None:
         self._spans = spans
-        self._tracer = trace.get_tracer(names.SCOPE_NAME, __version__)
-        self._known = (Context(), False)  # of the last item: its context, and whether that asks for a span
+        self.threshold_ns = threshold_ns
+        self.tracer = trace.get_tracer(names.SCOPE_NAME, __version__)
+        # Of the last item: its context, whether that asks for a span, and the submitter's.
+        self._known = (Context(), False, trace.INVALID_SPAN_CONTEXT)
+        fork.in_child(LateSpan.count_fork)
 
     def __call__(
         self,
@@ -56,28 +70,65 @@ class ProcessItems:
             return None
         context = extract(carrier)
         if self._known[0] is not context:  # `extract` says the same to items of one submitter
-            self._known = (context, self._spans and _is_sampled(context))
+            parent = trace.get_current_span(context).get_span_context()
+            self._known = (context, self._spans and parent.trace_flags.sampled, parent)
         if self._known[1] and _is_recorded():
-            name = _name_in_submitter(function_name(function, args))
-            span = self._tracer.start_span(
-                name,
-                context,
-                SpanKind.CONSUMER,
-                {
-                    names.CODE_FUNCTION_NAME: name,
-                    names.EXECUTOR_NAME: pool,
-                    names.EXECUTOR_TYPE: kind,
-                    names.WORK_QUEUE_TIME: queue_ns / NS,
-                },
-            )
-            return _ender(attach(trace.set_span_in_context(span, context)), span)
+            span = ItemSpan(self, self._known[2], (function, args, context, pool, kind, queue_ns))
+            if not self.threshold_ns:
+                span.make()
+            inside = Context(context)
+            _put(inside, _SPAN_KEY, span)
+            span.token = attach(inside)
+            return span
         token = attach(context)
         # A token of the variable that the crossing knows needs no call of ours to put it back.
         return token if is_default else lambda error, stacktrace: detach(token)
 
 
-def _is_sampled(context: Context) -> bool:
-    return trace.get_current_span(context).get_span_context().trace_flags.sampled
+class ItemSpan(LateSpan):
+    """The span of an item, and what ends it.
+
+    Attributes:
+        token: Puts back what was current before the item.
+
+    Args:
+        items: Whose it is.
+        parent: The ids of the submitter's span.
+        item: What `ProcessItems` was told of it, and its context for the carrier.
+    """
+
+    token: Any
+
+    def __init__(
+        self,
+        items: ProcessItems,
+        parent: SpanContext,
+        item: tuple[Callable[..., Any], tuple[Any, ...], Context, str, str, int],
+    ) -> None:
+        super().__init__(parent)
+        self._items = items
+        self._item = item
+        self._begun_ns = time.time_ns()
+
+    def start(self) -> trace.Span:
+        function, args, context, pool, kind, queue_ns = self._item
+        name = _name_in_submitter(function_name(function, args))
+        attributes: dict[str, AnyValue] = {
+            names.CODE_FUNCTION_NAME: name,
+            names.EXECUTOR_NAME: pool,
+            names.EXECUTOR_TYPE: kind,
+            names.WORK_QUEUE_TIME: queue_ns / NS,
+        }
+        tracer = self._items.tracer
+        return tracer.start_span(name, context, SpanKind.CONSUMER, attributes, start_time=self._begun_ns)
+
+    def __call__(self, error: BaseException | None, stacktrace: str | None) -> Late | None:
+        """The item has run: put the context back; returns what ends the span, if there is to be one."""
+        detach(self.token)
+        ended_ns = time.time_ns()
+        if error is None and ended_ns - self._begun_ns < self._items.threshold_ns and self.close() is None:
+            return None
+        return functools.partial(_end, self, error, stacktrace, ended_ns)
 
 
 def _is_recorded() -> bool:
@@ -93,16 +144,9 @@ def _name_in_submitter(name: str) -> str:
     return f"__main__.{rest}" if dot and module == "__mp_main__" else name
 
 
-def _ender(token: object, span: trace.Span) -> End:
-    def end(error: BaseException | None, stacktrace: str | None) -> Late:
-        detach(token)
-        return functools.partial(_end, span, error, stacktrace, time.time_ns())
-
-    return end
-
-
-def _end(span: trace.Span, error: BaseException | None, stacktrace: str | None, ended_ns: int) -> None:
+def _end(late: ItemSpan, error: BaseException | None, stacktrace: str | None, ended_ns: int) -> None:
     """End the span of an item, now that its result is out: as of when the item ended."""
+    span = late.make()
     if error is not None and span.is_recording():
         kind = type_name(type(error))
         span.set_attribute(names.ERROR_TYPE, kind)

@@ -133,7 +133,7 @@ class StandIn(_State):
         return self._ids(sys._getframe(1).f_globals.get("__name__", ""))
 
     def _ids(self, asker: str) -> SpanContext:
-        if asker.startswith(_LOOKERS):
+        if only_looks(asker):
             return seen_ids(self)
         if self._created_in is not None and (self._continued is not None or not self._real.is_recording()):
             self._maker.go_on(self)
@@ -247,6 +247,11 @@ class StandIn(_State):
 Span.register(StandIn)
 
 
+def only_looks(asker: str) -> bool:
+    """Whether who asks for ids, by the name of its module, mostly keeps none of them."""
+    return asker.startswith(_LOOKERS)
+
+
 def seen_ids(span: Span | StandIn) -> SpanContext:
     """Return the ids of the nearest span that there is or will be, without making one of it."""
     while type(span) is StandIn:
@@ -256,7 +261,9 @@ def seen_ids(span: Span | StandIn) -> SpanContext:
         if ids is not None:
             return ids
         span = span._around
-    return span.get_span_context()
+    look = getattr(type(span), "seen_ids", None)  # a `LateSpan` has it
+    found: SpanContext = span.get_span_context() if look is None else look(span)
+    return found
 
 
 def beyond(span: Span | StandIn) -> Span | StandIn:

@@ -85,6 +85,7 @@ FEW = {
     "OTEL_METRICS_EXPORTER": "none",
     "OTEL_LOGS_EXPORTER": "none",
     "OTEL_PYTHON_CONCURRENCY_TASK_SPANS": "none",  # a task that submits would stand in between
+    "OTEL_PYTHON_CONCURRENCY_PROCESS_SPANS": "all",
     "OTEL_BSP_MAX_QUEUE_SIZE": "50000",  # what the SDK drops when its queue is full is not the question
 }
 
@@ -133,10 +134,14 @@ SWITCHED = """
     """
 
 
-@pytest.mark.parametrize(("variable", "seen"), [("SPANS", [True, True]), ("POOLS", [False, False])])
-def test_spans_and_all_of_it_can_be_switched_off(run: Run, variable: str, seen: list[bool]) -> None:
+@pytest.mark.parametrize(
+    ("variable", "value", "seen"), [("SPANS", "none", [True, True]), ("POOLS", "false", [False, False])]
+)
+def test_spans_and_all_of_it_can_be_switched_off(
+    run: Run, variable: str, value: str, seen: list[bool]
+) -> None:
     """Without spans the item's current span is the submitter's; without anything, nobody's."""
-    ended = run(SWITCHED, env=SILENT | {f"OTEL_PYTHON_CONCURRENCY_PROCESS_{variable}": "false"})
+    ended = run(SWITCHED, env=SILENT | {f"OTEL_PYTHON_CONCURRENCY_PROCESS_{variable}": value})
     assert (ended.code, ended.err, ended.said()) == (0, "", seen)
 
 

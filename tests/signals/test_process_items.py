@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 from otel_concurrency.probes.crossing import End
-from otel_concurrency.signals.process_items import ProcessItems
+from otel_concurrency.signals.process_items import NS, ProcessItems
 
 SAMPLED = {"traceparent": "00-0000000000000000000000000000000a-000000000000000b-01", "baggage": "who=me"}
 UNSAMPLED = {"traceparent": "00-0000000000000000000000000000000a-000000000000000b-00"}
@@ -31,7 +31,7 @@ def items(exporter: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch) -> It
     provider = TracerProvider(shutdown_on_exit=False)
     monkeypatch.setattr(trace, "_TRACER_PROVIDER", provider)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    items._tracer = provider.get_tracer("test")
+    items.tracer = provider.get_tracer("test")
     before = context.get_current()
     yield items
     assert context.get_current() == before
@@ -51,8 +51,12 @@ def finish(end: End, error: BaseException | None = None, stacktrace: str | None 
 
 
 def current() -> tuple[int, int]:
-    span = trace.get_current_span().get_span_context()
-    return span.trace_id, span.span_id
+    return current_of(trace.get_current_span())
+
+
+def current_of(span: trace.Span) -> tuple[int, int]:
+    ids = span.get_span_context()
+    return ids.trace_id, ids.span_id
 
 
 def test_an_item_in_a_sampled_span_gets_one_of_its_own(
@@ -83,6 +87,38 @@ def test_an_item_in_a_sampled_span_gets_one_of_its_own(
         "python.executor.type": "process",
         "python.executor.task.queue.time": 1.5,
     }
+
+
+def test_an_item_that_tells_nothing_gets_none(items: ProcessItems, exporter: InMemorySpanExporter) -> None:
+    end = begin(items, SAMPLED)
+    assert end is not None
+    span = trace.get_current_span()
+    assert finish(end) is None
+    # Who has kept it sees the one above from now on, and makes none.
+    assert current_of(span) == (0xA, 0xB)
+    span.set_attribute("late", True)
+    assert not span.is_recording()
+    assert exporter.get_finished_spans() == ()
+
+
+def test_a_slow_one_gets_one_from_its_true_begin_to_its_true_end(
+    items: ProcessItems, exporter: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = iter([1_000, 100_001_000, 5 * NS])
+    monkeypatch.setattr("otel_concurrency.signals.process_items.time.time_ns", lambda: next(now))
+    end = begin(items, SAMPLED)
+    assert end is not None
+    finish(end)()
+    (span,) = exporter.get_finished_spans()
+    assert (span.start_time, span.end_time) == (1_000, 100_001_000)
+
+
+def test_with_a_threshold_of_zero_each_gets_one(items: ProcessItems, exporter: InMemorySpanExporter) -> None:
+    items.threshold_ns = 0
+    end = begin(items, SAMPLED)
+    assert end is not None
+    finish(end)()
+    assert [span.name for span in exporter.get_finished_spans()] == ["len"]
 
 
 def test_a_failure_is_on_the_span_with_the_workers_traceback(
@@ -140,6 +176,7 @@ def test_a_function_of_a_spawned_main_module_keeps_the_submitters_name(
     work.__module__, work.__qualname__ = "__mp_main__", "work"
     end = begin(items, SAMPLED, work)
     assert end is not None
+    trace.get_current_span().set_attribute("written", True)
     finish(end)()
     assert [span.name for span in exporter.get_finished_spans()] == ["__main__.work"]
 

@@ -1,0 +1,119 @@
+"""A span that is started once somebody needs it, as of when it should have begun.
+
+For work that mostly tells nothing, in a process with no span of its own around it: there is none that writes
+could go to, as those to a `StandIn` do, so that whoever writes has the span made, too.
+"""
+
+from __future__ import annotations
+
+import sys
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+from opentelemetry.sdk.trace import Span as ReadWriteSpan
+from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, Status, StatusCode
+from opentelemetry.util.types import AnyValue, Attributes
+
+from otel_concurrency.signals.stand_in import only_looks
+
+
+class LateSpan(Span):
+    """The current span of one piece of work; made by whoever asks it for anything.
+
+    Once the work is over, and in a forked child, which has the work but not its end, none is made any more:
+    then it is as if the one above were the current one.
+
+    Attributes:
+        forks: How many forks this process is away from the first one; see `count_fork`.
+
+    Args:
+        parent: The ids of the span above, in another process.
+    """
+
+    forks = 0
+
+    def __init__(self, parent: SpanContext) -> None:
+        self._parent = parent
+        self._made: Span | None = None
+        self._forks = LateSpan.forks
+        self._is_open = (
+            True  # taken away by who makes the span: without a lock, which a fork could leave locked
+        )
+
+    @abstractmethod
+    def start(self) -> Span:
+        """Start the span, with the true start time; called once, or never."""
+
+    @staticmethod
+    def count_fork() -> None:
+        """Be in a forked child."""
+        LateSpan.forks += 1
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type[Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Pass for a span of the SDK, whose other attributes it has, too: `isinstance` makes none."""
+        if self._made is not None:
+            return type(self._made)
+        return ReadWriteSpan if "_is_open" in self.__dict__ else NonRecordingSpan
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.make(), name)
+
+    def __repr__(self) -> str:
+        return f"<LateSpan of {self._made!r}>" if self._made is not None else "<LateSpan, not made>"
+
+    def make(self) -> Span:
+        """Return the span, started if it is not; of work that is over, what has the ids of the one above."""
+        if self._made is None and self._forks == LateSpan.forks and self.__dict__.pop("_is_open", False):
+            self._made = self.start()
+        # Another thread that comes while it is being started sees the span above, for once.
+        return self._made if self._made is not None else NonRecordingSpan(self._parent)
+
+    def close(self) -> Span | None:
+        """The work is over: return the span if there is one; there will be none else."""
+        self.__dict__.pop("_is_open", None)
+        return self._made
+
+    def seen_ids(self) -> SpanContext:
+        """Return its ids if it is made, else those of the one above."""
+        return self._made.get_span_context() if self._made is not None else self._parent
+
+    def get_span_context(self) -> SpanContext:
+        """Return its ids; to who only looks, of a span that is not made, those of the one above."""
+        if only_looks(sys._getframe(1).f_globals.get("__name__", "")):
+            return self.seen_ids()
+        return self.make().get_span_context()
+
+    def end(self, end_time: int | None = None) -> None:
+        self.make().end(end_time)
+
+    def set_attributes(self, attributes: Mapping[str, AnyValue]) -> None:
+        self.make().set_attributes(attributes)
+
+    def set_attribute(self, key: str, value: AnyValue) -> None:
+        self.make().set_attribute(key, value)
+
+    def add_event(self, name: str, attributes: Attributes = None, timestamp: int | None = None) -> None:
+        self.make().add_event(name, attributes, timestamp)
+
+    def add_link(self, context: SpanContext, attributes: Attributes = None) -> None:
+        self.make().add_link(context, attributes)
+
+    def update_name(self, name: str) -> None:
+        self.make().update_name(name)
+
+    def is_recording(self) -> bool:
+        return self.make().is_recording()
+
+    def set_status(self, status: Status | StatusCode, description: str | None = None) -> None:
+        self.make().set_status(status, description)
+
+    def record_exception(
+        self,
+        exception: BaseException,
+        attributes: Attributes = None,
+        timestamp: int | None = None,
+        escaped: bool = False,
+    ) -> None:
+        self.make().record_exception(exception, attributes, timestamp, escaped)
