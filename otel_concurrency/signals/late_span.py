@@ -55,7 +55,7 @@ class LateSpan(Span):
         """Pass for a span of the SDK, whose other attributes it has, too: `isinstance` makes none."""
         if self._made is not None:
             return type(self._made)
-        return ReadWriteSpan if "_is_open" in self.__dict__ else NonRecordingSpan
+        return ReadWriteSpan if "_is_open" in vars(self) else NonRecordingSpan
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.make(), name)
@@ -65,14 +65,14 @@ class LateSpan(Span):
 
     def make(self) -> Span:
         """Return the span, started if it is not; of work that is over, what has the ids of the one above."""
-        if self._made is None and self._forks == LateSpan.forks and self.__dict__.pop("_is_open", False):
+        if self._made is None and self._forks == LateSpan.forks and vars(self).pop("_is_open", False):
             self._made = self.start()
         # Another thread that comes while it is being started sees the span above, for once.
         return self._made if self._made is not None else NonRecordingSpan(self._parent)
 
     def close(self) -> Span | None:
         """The work is over: return the span if there is one; there will be none else."""
-        self.__dict__.pop("_is_open", None)
+        vars(self).pop("_is_open", None)
         return self._made
 
     def seen_ids(self) -> SpanContext:

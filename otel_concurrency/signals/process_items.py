@@ -105,7 +105,10 @@ class ItemSpan(LateSpan):
         parent: SpanContext,
         item: tuple[Callable[..., Any], tuple[Any, ...], Context, str, str, int],
     ) -> None:
-        super().__init__(parent)
+        self._parent = parent  # as `LateSpan.__init__`, without its call: somebody waits for the item
+        self._made = None
+        self._forks = LateSpan.forks
+        self._is_open = True
         self._items = items
         self._item = item
         self._begun_ns = time.time_ns()
