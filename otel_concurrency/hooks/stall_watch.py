@@ -1,7 +1,8 @@
 """What is made of a watched loop: which stalls there are, why, and who is to blame.
 
 While a stall is on, its thread's frames are sampled some 40 times a second (`thread_frames`), with the
-thread's CPU time, its wait for a CPU, and what the kernel says that it does. Of frames only text is kept.
+thread's CPU time, its wait for a CPU, and what the kernel says that it does. Of frames only text is kept, and
+what it takes to look into the source: that lets go of the GIL, so it is done after the stall was told.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ from otel_concurrency.hooks.watchdog import Runs, WatchedRun
 from otel_concurrency.probes.gc_pauses import GcPauses
 from otel_concurrency.probes.loop_time import TimerReading
 from otel_concurrency.probes.process import PROC, read_file
-from otel_concurrency.probes.stacks import look_at_thread
+from otel_concurrency.probes.stacks import Stack, look_at_thread
 from otel_concurrency.probes.stall_cause import MAJORITY, UNKNOWN, Evidence, cause_of
 from otel_concurrency.probes.tasks import SlowStep
 from otel_concurrency.probes.thread_clock import cpu_ns, runqueue_ns
+from otel_concurrency.probes.thread_states import UNKNOWN as UNKNOWN_STATE
 from otel_concurrency.probes.thread_states import call_classifier
 from otel_concurrency.probes.watch import UNSEEN, Seen, Wake
 
@@ -32,6 +34,8 @@ SAMPLE_S = 0.025
 ARMED_NS = 30_000_000_000
 """For how long after a stall the next one is looked for as often, where nobody looks without the GIL."""
 
+_AT_ONCE_NS = 2_000_000  # what is read within this time is of one instant
+_TRIES = 3  # a busy machine may come in between each time
 _TOLERANCE_NS = 5_000_000
 _RECENT = 16
 
@@ -41,6 +45,8 @@ class _Look(NamedTuple):
     active_ns: int
     cpu_ns: int | None
     runqueue_ns: int | None
+    stack: Stack | None = None
+    state: str = UNKNOWN_STATE
 
 
 class StallWatch:
@@ -127,19 +133,38 @@ class StallWatch:
         return not self._sees_stalls and now_ns < self._armed_until_ns
 
     def _look(self, run: WatchedRun, wake: Wake, seen: Seen) -> None:
-        reading = run.timed.timer.read()
-        now_ns = self._clock()
+        reading, look = self._look_at_once(run)
+        now_ns = look.at_ns
         began_ns = now_ns - reading.iteration_ns
         self._end_if_over(run, reading, now_ns)
         incident = self._incidents.get(run)
         if reading.iteration_ns >= self._threshold_ns:
             if incident is None:
-                incident = self._incidents[run] = self._begin(run, began_ns, now_ns, seen)
+                incident = self._incidents[run] = self._begin(run, began_ns, look, seen)
             incident.durations_ns = reading.durations.sum_ns
-            self._sample(incident, run, now_ns, wake.gil_ns, seen.kept_ns)
+            self._sample(incident, run, look, wake.gil_ns, seen.kept_ns)
             return
-        self._seen[run] = _Look(now_ns, reading.active_ns, cpu_ns(run.cpu_clock), self._runqueue_ns(run))
+        self._seen[run] = look
         self._spins.look(run, reading, now_ns)
+
+    def _look_at_once(self, run: WatchedRun) -> tuple[TimerReading, _Look]:
+        """Read a loop, its thread's clocks, and in a stall its frames, all of one instant.
+
+        Nothing here lets go of the GIL, but it may be taken from us, and so may the CPU: then once more.
+        """
+        left = _TRIES
+        while True:
+            left -= 1
+            at_ns = self._clock()
+            reading = run.timed.timer.read()
+            look = _Look(at_ns, reading.active_ns, None, None)
+            if reading.iteration_ns >= self._threshold_ns:
+                # Frames first: where reading files is not native, it lets the thread go on.
+                look = look._replace(stack=look_at_thread(run.ident))
+                look = look._replace(state=self._state(run))
+            look = look._replace(cpu_ns=cpu_ns(run.cpu_clock), runqueue_ns=self._runqueue_ns(run))
+            if not left or self._clock() - at_ns < _AT_ONCE_NS:
+                return reading, look
 
     def _end_if_over(self, run: WatchedRun, reading: TimerReading, now_ns: int) -> None:
         incident = self._incidents.get(run)
@@ -148,38 +173,44 @@ class StallWatch:
         ):
             self._end(run, now_ns, reading.durations.sum_ns)
 
-    def _begin(self, run: WatchedRun, began_ns: int, now_ns: int, seen: Seen) -> Incident:
-        stall = Stall(run.timed.loop_id, run.timed.loop_type, run.ident, time.time_ns() - (now_ns - began_ns))
+    def _begin(self, run: WatchedRun, began_ns: int, look: _Look, seen: Seen) -> Incident:
+        began_unix_ns = time.time_ns() - (self._clock() - began_ns)
+        stall = Stall(run.timed.loop_id, run.timed.loop_type, run.ident, began_unix_ns)
         if seen.is_on and seen.cpu_ns >= 0:  # the wait has seen it before we had the GIL to look
             queued_ns = seen.runqueue_ns if seen.runqueue_ns >= 0 else None
             incident = Incident(
                 stall, self._threshold_ns, began_ns, began_ns + seen.age_ns, seen.cpu_ns, queued_ns
             )
         else:
-            queued_ns = self._runqueue_ns(run)
-            incident = Incident(stall, self._threshold_ns, began_ns, now_ns, cpu_ns(run.cpu_clock), queued_ns)
+            incident = Incident(
+                stall, self._threshold_ns, began_ns, look.at_ns, look.cpu_ns, look.runqueue_ns
+            )
         return incident
 
     def _sample(
-        self, incident: Incident, run: WatchedRun, now_ns: int, gil_wait_ns: int, kept_ns: int
+        self, incident: Incident, run: WatchedRun, look: _Look, gil_wait_ns: int, kept_ns: int
     ) -> None:
         stall = incident.stall
         if not stall.is_placed:
             self._culprits.name(stall, run)
-        stack = look_at_thread(run.ident)  # first: who reads files may let the thread go on
-        state = self._state_of_call(self._read(f"{PROC}/task/{run.native_id}/syscall") or b"")
-        incident.add(stack, state, gil_wait_ns, kept_ns if kept_ns >= 0 else None)
+        incident.add(look.stack, look.state, gil_wait_ns, kept_ns if kept_ns >= 0 else None)
         incident.measure(
-            now_ns,
-            cpu_ns(run.cpu_clock),
-            self._runqueue_ns(run),
-            self._gc_pauses.paused_ns(incident.began_ns, now_ns),
+            look.at_ns,
+            look.cpu_ns,
+            look.runqueue_ns,
+            self._gc_pauses.paused_ns(incident.began_ns, look.at_ns),
         )
         if incident.is_told:
+            incident.name_call()
             self._listener.stall_goes_on(stall)
         elif stall.cause != UNKNOWN or stall.looks > 1:
             incident.is_told = True
             self._listener.stall_seen(stall)
+            if incident.name_call():  # after: its span may have ended by the time that the source is read
+                self._listener.stall_goes_on(stall)
+
+    def _state(self, run: WatchedRun) -> str:
+        return self._state_of_call(self._read(f"{PROC}/task/{run.native_id}/syscall") or b"")
 
     def _runqueue_ns(self, run: WatchedRun) -> int | None:
         return runqueue_ns(run.native_id, self._read)

@@ -154,6 +154,7 @@ class Incident:
     _looks: int = 0
     _place: tuple[int, int] | None = None
     _has_moved: bool | None = None
+    _unnamed: Stack | None = None
 
     def add(self, stack: Stack | None, state: str, gil_wait_ns: int, kept_ns: int | None = None) -> None:
         """Add one look.
@@ -211,7 +212,20 @@ class Incident:
         stall.frames, stall.file, stall.line = stack.frames, stack.file, stack.line
         stall.function = stall.function or stack.root
         # Who computes in Python calls this and that; only who stands in a call is there because of it.
-        stall.call = stack.call if stall.cause in (BLOCKED_CALL, NATIVE_GIL_HELD) else ""
+        stands = stall.cause in (BLOCKED_CALL, NATIVE_GIL_HELD)
+        stall.call = stack.call if stands and stack.is_call_at_hand else ""
+        self._unnamed = stack if stands and not stack.is_call_at_hand else None
+
+    def name_call(self) -> bool:
+        """Name the call where that takes reading the source, and the thread may go on meanwhile.
+
+        Returns:
+            Whether there is a name now that was not there.
+        """
+        stack, self._unnamed = self._unnamed, None
+        if stack is not None:
+            self.stall.call = stack.call
+        return stack is not None and bool(self.stall.call)
 
 
 def _since(before_ns: int | None, now_ns: int | None) -> int | None:

@@ -14,6 +14,7 @@ from otel_concurrency.hooks.stall_watch import ARMED_NS, SAMPLE_S, StallWatch
 from otel_concurrency.hooks.stalls import Culprits, Stall
 from otel_concurrency.probes.histogram import HistogramState
 from otel_concurrency.probes.loop_time import NO_TIME
+from otel_concurrency.probes.stacks import Stack
 from otel_concurrency.probes.tasks import SlowStep
 from otel_concurrency.probes.watch import UNSEEN, Seen, Wake
 
@@ -161,6 +162,49 @@ def test_one_that_waits_for_a_cpu_is_starved_until_it_has_a_stall_of_its_own(wor
     world.cpu, world.queued = 130, 390
     world.tick(1_520)
     assert [cause for _, cause, _ in world.heard.events] == ["cpu_starved", "cpu_python"]
+
+
+def test_what_was_read_with_a_pause_in_between_is_read_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody else had the GIL, or the CPU: clocks of two instants would tell of a thread without a CPU."""
+    pauses = iter([300])
+
+    def cpu_ns(clock: object) -> int:
+        pause = next(pauses, 0)
+        world.now += pause
+        world.queued += pause
+        return world.cpu * MS
+
+    monkeypatch.setattr(stall_watch, "cpu_ns", cpu_ns)
+    world.iteration, world.cpu = 1_000, 100
+    world.tick(1_110, loop=0, seen=Seen(0, 0, 0, 0, True))
+    assert world.heard.events == [("seen", "cpu_python", 410)]
+
+
+def test_a_source_is_read_after_the_stall_was_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who reads a file lets the thread go on, to the end of its span."""
+    heard_before: list[list[tuple[str, str, int]]] = []
+
+    class Site:
+        is_at_hand = False
+
+        def name(self) -> str:
+            heard_before.append(list(world.heard.events))
+            self.is_at_hand = True
+            return "time.sleep"
+
+    site: Any = Site()
+    stack = Stack(("app.handle (app.py:7)",), "app.handle", "app.py", 7, (1, 2), site=site)
+    monkeypatch.setattr(stall_watch, "look_at_thread", lambda ident: stack)
+    world.iteration = 1_000
+    world.tick(1_110, loop=0, seen=Seen(0, 0, 0, 0, True))
+    seen = [("seen", "blocked_call", 110)]
+    assert (heard_before, world.heard.events) == ([seen], [*seen, ("on", "blocked_call", 110)])
+    [told] = world.heard.stalls
+    assert (told.call, told.line) == ("time.sleep", 7)
+    world.tick(1_135)
+    assert world.heard.events[2:] == [("on", "blocked_call", 135)]
 
 
 def test_a_run_that_is_gone_and_a_thread_that_ends_end_what_is_on(world: World) -> None:

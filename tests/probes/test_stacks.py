@@ -107,6 +107,19 @@ def test_a_c_function_goes_by_its_real_name(tmp_path: Path, source: str, call: s
     ]
 
 
+def test_a_look_reads_no_file(tmp_path: Path) -> None:
+    """Who reads one lets go of the GIL, and the thread goes on before it was looked at."""
+    file = tmp_path / "app.py"
+    file.write_text("import sys\ndef g():\n    return sys._getframe(0)\n")
+    namespace: dict[str, Any] = {"__name__": "app"}
+    exec(compile(file.read_text(), str(file), "exec"), namespace)
+    stack = look(namespace["g"]())
+    assert stack is not None
+    assert not stack.is_call_at_hand
+    assert (stack.call, stack.line) == ("sys._getframe", 3)
+    assert stack.is_call_at_hand
+
+
 def test_nobody_is_seen_in_a_thread_that_is_gone() -> None:
     thread = threading.Thread(target=lambda: None)
     thread.start()
