@@ -171,7 +171,8 @@ class StallWatch:
         if incident is not None and (
             reading.iteration_ns < 0 or now_ns - reading.iteration_ns > incident.began_ns + _TOLERANCE_NS
         ):
-            self._end(run, now_ns, reading.durations.sum_ns)
+            # Not `now_ns`, which is from before the reading: a busy machine may have made us wait in between.
+            self._end(run, self._clock(), reading.durations.sum_ns)
 
     def _begin(self, run: WatchedRun, began_ns: int, look: _Look, seen: Seen) -> Incident:
         began_unix_ns = time.time_ns() - (self._clock() - began_ns)

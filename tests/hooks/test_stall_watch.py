@@ -182,6 +182,24 @@ def test_what_was_read_with_a_pause_in_between_is_read_again(
     assert world.heard.events == [("seen", "cpu_python", 410)]
 
 
+def test_a_stall_that_ends_while_it_is_looked_at_has_all_of_its_time(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.iteration = 1_000
+    world.tick(1_120)
+    read = world.read
+
+    def read_slowly() -> Any:
+        world.now += 30
+        if world.iteration is not None and world.now > 1_230:
+            world.end_iteration()
+        return read()
+
+    monkeypatch.setattr(world, "read", read_slowly)
+    world.tick(1_145)
+    assert world.heard.events[-1] == ("ended", "unknown", 235)
+
+
 def test_a_source_is_read_after_the_stall_was_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who reads a file lets the thread go on, to the end of its span."""
     heard_before: list[list[tuple[str, str, int]]] = []
