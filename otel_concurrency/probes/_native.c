@@ -76,6 +76,7 @@ typedef struct ModuleState {
     PyObject *name_is_recording;
 #ifdef WATCH_CONTEXTS
     PyTypeObject *entry_type;
+    PyTypeObject *told_entry_type;
     PyObject *task_died;
     PyTypeObject *done_type; /* the class of tasks seen last, and its `done` */
     PyObject *done;
@@ -88,7 +89,7 @@ typedef struct ModuleState {
     PyObject **map; /* entries, strong, placed by the address of their context; NULL: a free place */
     size_t map_mask;
     size_t map_used;
-    size_t entry_offset;
+    size_t entry_offset; /* of its numbers */
     int watcher; /* -1: none */
 #endif
 } ModuleState;
@@ -839,9 +840,12 @@ module_exec(PyObject *module)
         return -1;
     }
     state->entry_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &entry_spec, base);
+    if (state->entry_type != NULL) {
+        state->told_entry_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &told_entry_spec, base);
+    }
     Py_DECREF(base);
     state->task_died = PyCFunction_New(&task_died_definition, module);
-    if (state->entry_type == NULL || state->task_died == NULL) {
+    if (state->entry_type == NULL || state->told_entry_type == NULL || state->task_died == NULL) {
         return -1;
     }
     state->watcher = PyContext_AddWatcher(context_switched);
@@ -873,6 +877,7 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->watch_type);
 #ifdef WATCH_CONTEXTS
     Py_VISIT(state->entry_type);
+    Py_VISIT(state->told_entry_type);
     Py_VISIT(state->task_died);
     Py_VISIT(state->done_type);
     Py_VISIT(state->done);
@@ -905,6 +910,7 @@ module_clear(PyObject *module)
         state->watcher = -1;
     }
     Py_CLEAR(state->entry_type);
+    Py_CLEAR(state->told_entry_type);
     Py_CLEAR(state->task_died);
     Py_CLEAR(state->done_type);
     Py_CLEAR(state->done);

@@ -89,13 +89,13 @@ class Row:
 class _End:
     """A task's done-callback, which the task owns: called at its end, or let go of while it is pending."""
 
-    __slots__ = ("key", "loop", "origin", "probe", "span")
+    __slots__ = ("key", "loop", "origin", "probe")
 
     probe: PureTaskProbe | None
     loop: LoopTasks
     key: int
     origin: object
-    span: TaskSpan | None
+    span: TaskSpan | None = None
 
     def __call__(self, task: asyncio.Future[Any]) -> None:
         # All in one function: each further call of Python's is 0.1 µs of the 3 that a task may cost.
@@ -133,6 +133,12 @@ class _End:
     def __del__(self) -> None:
         if self.probe is not None:  # the task died while pending; a lock may be held, so only say so
             self.probe.died.append((self.loop, self.key, self.span))
+
+
+class _ToldEnd(_End):
+    """That of a task whose end somebody wants to hear of; the others have no room for it."""
+
+    __slots__ = ("span",)
 
 
 class LoopTasks:
@@ -190,6 +196,7 @@ class PureTaskProbe(Untracked):
         # What dies, dies wherever a collection runs, so also while this thread holds the lock.
         self.died: deque[tuple[LoopTasks, int, TaskSpan | None]] = deque()
         self._begin_span: BeginSpan | None = None
+        self._span_key: object = None
 
     def create_task(
         self,
@@ -214,15 +221,17 @@ class PureTaskProbe(Untracked):
             self.give_up()
             return original(loop, coroutine, *args, **kwargs)
         self._last_id = 0
-        if self._begin_span is not None and kwargs.get("context") is None:
-            begun = self._begin_span(coroutine)
+        origin = self._origin.get(None) if self._origin is not None else None
+        # Outside of a span nobody is asked.
+        if origin and self._begin_span is not None and (self._span_key is None or self._span_key in origin):
+            begun = self._begin_span(coroutine) if kwargs.get("context") is None else None
             if begun is not None:
                 return self._create_in_span(begun, row, created_ns, original, loop, coroutine, args, kwargs)
         # Handing on nothing at all is the common case, and a dict to unpack a slow one.
         task = original(loop, coroutine, *args, **kwargs) if args or kwargs else original(loop, coroutine)
         try:
             if self._last_id != id(task):  # else a loop's create_task called another's: followed already
-                self._follow(loop, row, task, created_ns)
+                self._follow(loop, row, task, created_ns, origin)
         except Exception:
             self.give_up()
         return task
@@ -253,7 +262,7 @@ class PureTaskProbe(Untracked):
                 span.forget()
         try:
             if is_followed:
-                self._follow(loop, row, task, created_ns, span)
+                self._follow(loop, row, task, created_ns, origin.get(None), span)
         except Exception:
             self.give_up()
         return task
@@ -269,7 +278,8 @@ class PureTaskProbe(Untracked):
         """Count a task that was just made, and listen for its end."""
         if self._last_foreign() is not task:
             self._last_foreign = weakref.ref(task)
-            self._follow(loop, self.row_of(coroutine), task, created_ns, span)
+            origin = self._origin.get(None) if self._origin is not None else None
+            self._follow(loop, self.row_of(coroutine), task, created_ns, origin, span)
         elif span is not None:
             span.forget()
 
@@ -279,6 +289,7 @@ class PureTaskProbe(Untracked):
         row: Row,
         task: asyncio.Future[Any],
         created_ns: int,
+        origin: object,
         span: TaskSpan | None = None,
     ) -> None:
         self._last_id = id(task)
@@ -292,11 +303,14 @@ class PureTaskProbe(Untracked):
         live[created_ns] = row
         if self.died:
             self._bury()
-        end = _End()
+        if span is None:
+            end = _End()
+        else:
+            end = _ToldEnd()
+            end.span = span
         end.loop = known
         end.key = created_ns
-        end.origin = self._origin.get(None) if self._origin is not None else None
-        end.span = span
+        end.origin = origin
         end.probe = self
         if task.done():  # an eager task may be
             end(task)
@@ -349,6 +363,7 @@ class PureTaskProbe(Untracked):
             how: What it would do, for a probe that can do it by itself.
         """
         self._begin_span = begin if self._origin is not None else None
+        self._span_key = how.key if how is not None else None
 
     def see_through(self, code: CodeType, carried: Callable[[Any], Any]) -> None:
         """Name a task whose coroutine is of this code by what `carried` returns for it."""

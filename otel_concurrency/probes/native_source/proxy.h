@@ -10,7 +10,10 @@ typedef struct Proxy {
     PyObject_HEAD
     PyObject *coroutine; /* NULL only while the proxy is taken apart */
     PyObject *weak_references;
-    Live live;
+    union {
+        Live live;
+        ToldLive with_told;
+    };
 } Proxy;
 
 static inline Proxy *
@@ -69,7 +72,7 @@ proxy_new(TaskProbe *probe, PyObject *loop, PyObject *coroutine, Row *row)
     }
     proxy->coroutine = Py_NewRef(coroutine);
     proxy->weak_references = NULL;
-    memset(&proxy->live, 0, sizeof(Live));
+    memset(&proxy->with_told, 0, sizeof(ToldLive));
     proxy->live.row = row;
     proxy->live.loop = loop_index(probe, loop);
     Py_INCREF(probe); /* the row is the probe's */
@@ -92,8 +95,8 @@ proxy_dealloc(PyObject *self)
     if (!proxy->live.done) {
         live_end(&proxy->live, DESTROYED, NULL, 0, NULL);
     }
-    if (proxy->live.told != NULL) {
-        told_free(proxy->live.told);
+    if (proxy->live.has_told) {
+        told_free(live_told(&proxy->live));
     }
     Py_CLEAR(proxy->coroutine); /* runs its `finally` blocks if it was left suspended */
     proxy_free(probe->state, proxy);
@@ -109,8 +112,8 @@ proxy_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(as_proxy(self)->coroutine);
     Py_VISIT(as_proxy(self)->live.row->probe);
-    if (as_proxy(self)->live.told != NULL) {
-        Py_VISIT(as_proxy(self)->live.told->span);
+    if (as_proxy(self)->live.has_told) {
+        Py_VISIT(live_told(&as_proxy(self)->live)->span);
     }
     return 0;
 }
@@ -192,7 +195,7 @@ proxy_ended_with_error(Proxy *proxy, int64_t now_ns)
         TaskProbe *probe = proxy->live.row->probe;
         const char *loop_type = probe->loops[proxy->live.loop].type;
         int in_trio = loop_type != NULL && strcmp(loop_type, "trio") == 0;
-        if (proxy->live.told != NULL) {
+        if (proxy->live.has_told) {
             PyErr_NormalizeException(&type, &value, &traceback);
             if (value != NULL && traceback != NULL) {
                 PyException_SetTraceback(value, traceback);
@@ -202,8 +205,8 @@ proxy_ended_with_error(Proxy *proxy, int64_t now_ns)
             live_end(&proxy->live, CANCELLED, NULL, now_ns, NULL);
         }
         else {
-            if (proxy->live.told != NULL) {
-                proxy->live.told->error = value;
+            if (proxy->live.has_told) {
+                live_told(&proxy->live)->error = value;
             }
             live_end(&proxy->live, FAILED, (PyTypeObject *)type, now_ns, NULL);
         }
@@ -482,10 +485,11 @@ create_task_with_proxy(TaskProbe *probe, PyObject *const *arguments, size_t coun
             }
             else {
                 live->done = 1; /* refused: there never was a task */
-                if (live->told != NULL) {
-                    begun.span = Py_NewRef(live->told->span);
-                    told_free(live->told);
-                    live->told = NULL;
+                Told *told = live_told(live);
+                if (told != NULL) {
+                    begun.span = Py_NewRef(told->span);
+                    live_set_told(live, NULL);
+                    told_free(told);
                 }
             }
         }

@@ -42,7 +42,6 @@ typedef struct Live {
     struct Live *older;
     struct Live *newer;
     Row *row;
-    struct Told *told; /* NULL: nobody wants to hear of this task */
     int64_t created_ns;
     uint32_t steps;
     uint8_t loop;  /* index into TaskProbe.loops */
@@ -50,7 +49,27 @@ typedef struct Live {
     uint8_t counted : 1;
     uint8_t done : 1;
     uint8_t watched : 1; /* the numbers of an Entry, not of a Proxy */
+    uint8_t has_told : 1; /* it is a ToldLive, and somebody wants to hear of this task */
 } Live;
+
+/* With room for who wants to hear; most entries have none, for the sake of 16 bytes. */
+typedef struct {
+    Live live;
+    struct Told *told;
+} ToldLive;
+
+static inline struct Told *
+live_told(Live *live)
+{
+    return live->has_told ? ((ToldLive *)live)->told : NULL;
+}
+
+static inline void
+live_set_told(Live *live, struct Told *told)
+{
+    ((ToldLive *)live)->told = told;
+    live->has_told = told != NULL;
+}
 
 typedef struct {
     PyObject *reference; /* weak reference to the loop; NULL: free */

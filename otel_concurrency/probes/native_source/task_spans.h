@@ -268,7 +268,7 @@ told_attach(Live *live, Begun *begun)
     told->span = begun->span;
     begun->span = NULL;
     told->start_delay_ns = -1;
-    live->told = told;
+    live_set_told(live, told);
 }
 
 static void
@@ -297,9 +297,9 @@ told_call(TaskProbe *probe, Told *told, const char *outcome)
 static void
 told_end(Live *live, Outcome outcome, int64_t duration_ns)
 {
-    Told *told = live->told;
+    Told *told = live_told(live);
     TaskProbe *probe = live->row->probe;
-    live->told = NULL;
+    live_set_told(live, NULL);
     told->duration_ns = duration_ns;
     told->steps = live->steps;
     if (outcome == FINISHED && duration_ns < probe->span_threshold_ns && span_let_go(probe, told->span)) {
@@ -316,9 +316,9 @@ told_end(Live *live, Outcome outcome, int64_t duration_ns)
 static void
 told_later(Live *live, int64_t duration_ns)
 {
-    Told *told = live->told;
+    Told *told = live_told(live);
     TaskProbe *probe = live->row->probe;
-    live->told = NULL;
+    live_set_told(live, NULL);
     told->duration_ns = duration_ns;
     told->steps = live->steps;
     told->error = told->task = NULL;

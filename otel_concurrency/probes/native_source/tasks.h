@@ -247,8 +247,8 @@ live_begin_step(Live *live, int64_t now_ns, PyObject *context)
             live_count(live); /* an eager task runs before create_task returns */
         }
         row_observe(live->row, &live->row->start_delays, now_ns - live->created_ns, context);
-        if (live->told != NULL) {
-            live->told->start_delay_ns = now_ns - live->created_ns;
+        if (live->has_told) {
+            live_told(live)->start_delay_ns = now_ns - live->created_ns;
         }
     }
     live->steps++;
@@ -261,8 +261,8 @@ live_end_step(Live *live, int64_t began_ns, int64_t now_ns, State state, PyObjec
 {
     int64_t busy_ns = now_ns - began_ns;
     live->row->busy_ns += busy_ns;
-    if (live->told != NULL) {
-        live->told->busy_ns += busy_ns;
+    if (live->has_told) {
+        live_told(live)->busy_ns += busy_ns;
     }
     live_set_state(live, state);
     row_observe(live->row, &live->row->step_durations, busy_ns, context);
@@ -278,9 +278,9 @@ live_forget(Live *live)
     live_unlist(live);
     live->done = 1;
     live->counted = 0;
-    if (live->told != NULL) {
-        Told *told = live->told;
-        live->told = NULL;
+    Told *told = live_told(live);
+    if (told != NULL) {
+        live_set_told(live, NULL);
         told_free(told);
     }
 }
@@ -308,13 +308,13 @@ live_end(Live *live, Outcome outcome, PyTypeObject *error, int64_t now_ns, PyObj
         break;
     case DESTROYED:
         row->destroyed++;
-        if (live->told != NULL) {
+        if (live->has_told) {
             told_later(live, monotonic_ns(&row->probe->state->clock) - live->created_ns);
         }
         return;
     }
     row_observe(row, &row->durations[outcome], now_ns - live->created_ns, context);
-    if (live->told != NULL) {
+    if (live->has_told) {
         told_end(live, outcome, now_ns - live->created_ns);
     }
 }

@@ -10,9 +10,14 @@
 
 /* A weak reference to the task that carries its numbers: the reference dies with the task, and the numbers with it. */
 typedef struct {
-    Live live;
     PyObject *context; /* borrowed: the task owns it for as long as it lives; NULL once out of the map */
+    union {
+        Live live;
+        ToldLive with_told; /* only of a `told_entry_type` */
+    };
 } EntryData;
+
+#define ENTRY_SIZE (offsetof(EntryData, live) + sizeof(Live))
 
 static inline EntryData *
 entry_data(ModuleState *state, PyObject *entry)
@@ -24,10 +29,23 @@ static PyType_Slot entry_slots[] = {{0, NULL}};
 
 static PyType_Spec entry_spec = {
     .name = "otel_concurrency.probes._native.TaskReference",
+    .basicsize = -(int)ENTRY_SIZE,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = entry_slots,
+};
+
+static PyType_Spec told_entry_spec = {
+    .name = "otel_concurrency.probes._native.TaskReference",
     .basicsize = -(int)sizeof(EntryData),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = entry_slots,
 };
+
+static inline int
+is_entry(ModuleState *state, PyObject *object)
+{
+    return Py_IS_TYPE(object, state->entry_type) || Py_IS_TYPE(object, state->told_entry_type);
+}
 
 /* --- the map from context to entry: open addressing, linear probing, deletion by shifting back --- */
 
@@ -164,8 +182,8 @@ entry_end(ModuleState *state, PyObject *entry, Outcome outcome, PyObject *error,
     TaskProbe *probe = data->live.row->probe;
     PyObject *key = data->context;
     PyObject *held = key != NULL ? map_take(state, key) : NULL;
-    if (data->live.told != NULL) {
-        data->live.told->error = error;
+    if (data->live.has_told) {
+        live_told(&data->live)->error = error;
     }
     live_end(&data->live, outcome, error != NULL ? Py_TYPE(error) : NULL, now_ns, context);
     Py_XDECREF(held);
@@ -190,7 +208,7 @@ static PyObject *
 task_died(PyObject *module, PyObject *entry)
 {
     ModuleState *state = PyModule_GetState(module);
-    if (Py_IS_TYPE(entry, state->entry_type) && !entry_data(state, entry)->live.done) {
+    if (is_entry(state, entry) && !entry_data(state, entry)->live.done) {
         entry_end(state, entry, DESTROYED, NULL, 0, NULL);
     }
     Py_RETURN_NONE;
@@ -259,8 +277,8 @@ entry_check_end(ModuleState *state, PyObject *entry, int64_t now_ns)
     if (task_outcome(state, task, &outcome, &error)) {
         EntryData *data = entry_data(state, entry);
         if (!data->live.done) {
-            if (data->live.told != NULL) {
-                data->live.told->task = task;
+            if (data->live.has_told) {
+                live_told(&data->live)->task = task;
             }
             entry_end(state, entry, outcome, error, now_ns, data->context);
         }
@@ -376,16 +394,16 @@ follow(TaskProbe *probe, PyObject *loop, Row *row, PyObject *task, int64_t creat
         return 0; /* shared with a live task: whose step a switch would be, nobody could say */
     }
     PyObject *arguments[] = {NULL, task, state->task_died};
-    PyObject *entry = PyObject_Vectorcall((PyObject *)state->entry_type, arguments + 1,
-                                          2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+    PyTypeObject *type = begun->span != NULL ? state->told_entry_type : state->entry_type;
+    PyObject *entry = PyObject_Vectorcall((PyObject *)type, arguments + 1, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
     if (entry == NULL) {
         PyErr_Clear();
         Py_DECREF(context);
         return 0;
     }
     EntryData *data = entry_data(state, entry);
-    memset(data, 0, sizeof(EntryData));
-    state->entry_offset = (size_t)((char *)data - (char *)entry); /* the same for all */
+    memset(data, 0, begun->span != NULL ? sizeof(EntryData) : ENTRY_SIZE);
+    state->entry_offset = (size_t)((char *)&data->live - (char *)entry); /* the same for all */
     data->live.row = row;
     data->live.loop = loop_index(probe, loop);
     data->live.created_ns = created_ns;
