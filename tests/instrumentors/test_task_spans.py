@@ -525,20 +525,19 @@ class TestLazy:
     def test_a_callback_after_the_end_of_its_task_makes_no_orphan(
         self, spans: Spans, loop_factory: LoopFactory
     ) -> None:
-        async def schedules() -> None:
-            asyncio.get_running_loop().call_later(0.001, calls, done)
+        async def keeps() -> contextvars.Context:
+            return contextvars.copy_context()
 
         def calls(done: asyncio.Future[None]) -> None:
             with tracer.start_as_current_span("SELECT"):
                 done.set_result(None)
 
         async def main() -> None:
-            nonlocal done
             done = asyncio.get_running_loop().create_future()
-            await asyncio.gather(schedules())
+            (context,) = await asyncio.gather(keeps())
+            asyncio.get_running_loop().call_soon(calls, done, context=context)
             await done
 
-        done: asyncio.Future[None]
         request(loop_factory, main)
         assert spans.tree() == {"request": None, "SELECT": "request"}
 
