@@ -25,6 +25,7 @@ NOT_IN_THE_SHOP = (
     "asyncio_timeout_expired",  # nothing takes so long
     "cpython_gil_probes",
     "cpython_gil_wait",
+    "otel_concurrency_log_records",  # no lines of JSON are written
     "python_process_cpu_throttled",  # where a cgroup limits the CPU
 )
 
