@@ -95,14 +95,12 @@ class _End:
     loop: LoopTasks
     key: int
     origin: object
-    span: TaskSpan | None = None
 
     def __call__(self, task: asyncio.Future[Any]) -> None:
         # All in one function: each further call of Python's is 0.1 µs of the 3 that a task may cost.
         probe, self.probe = self.probe, None
         if probe is None:
             return
-        error = None
         try:
             duration_ns = probe.now_ns() - self.key
             with probe.lock:
@@ -111,34 +109,54 @@ class _End:
                     return
                 if task.cancelled():
                     row.cancelled += 1
-                    outcome, durations = "cancelled", row.cancelled_durations
+                    durations = row.cancelled_durations
                 elif (
                     error := getattr(task, "_exception", None)
                 ) is not None:  # `.exception()` would mark it retrieved
                     name = probe.error_name(type(error))
                     row.failed[name] = row.failed.get(name, 0) + 1
-                    outcome, durations = "failed", row.failed_durations
+                    durations = row.failed_durations
                 else:
                     row.finished += 1
-                    outcome, durations = "finished", row.finished_durations
+                    durations = row.finished_durations
                 if self.origin:
                     durations.observe(duration_ns, self.origin, time.time_ns())
                 else:
                     durations.observe(duration_ns)
-            if self.span is not None:
-                self.span.task_ended(outcome, duration_ns, error, task)
         except Exception:
             probe.give_up()
 
     def __del__(self) -> None:
         if self.probe is not None:  # the task died while pending; a lock may be held, so only say so
-            self.probe.died.append((self.loop, self.key, self.span))
+            self.probe.died.append((self.loop, self.key, None))
 
 
 class _ToldEnd(_End):
     """That of a task whose end somebody wants to hear of; the others have no room for it."""
 
     __slots__ = ("span",)
+
+    span: TaskSpan
+
+    def __call__(self, task: asyncio.Future[Any]) -> None:
+        probe = self.probe
+        if probe is None:
+            return
+        duration_ns = probe.now_ns() - self.key
+        is_live = self.key in self.loop.live
+        super().__call__(task)
+        if not is_live:
+            return
+        try:
+            error = None if task.cancelled() else getattr(task, "_exception", None)
+            outcome = "cancelled" if task.cancelled() else "finished" if error is None else "failed"
+            self.span.task_ended(outcome, duration_ns, error, task)
+        except Exception:
+            probe.give_up()
+
+    def __del__(self) -> None:
+        if self.probe is not None:
+            self.probe.died.append((self.loop, self.key, self.span))
 
 
 class LoopTasks:
@@ -306,8 +324,8 @@ class PureTaskProbe(Untracked):
         if span is None:
             end = _End()
         else:
-            end = _ToldEnd()
-            end.span = span
+            end = told = _ToldEnd()
+            told.span = span
         end.loop = known
         end.key = created_ns
         end.origin = origin
