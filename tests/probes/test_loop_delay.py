@@ -172,7 +172,8 @@ def test_the_99th_percentile_is_that_of_an_independent_probe(
         if row.way == LIBUV_TOTALS:
             assert not row.time.delays.count  # iterations are not seen there
             return
-        if waited_ns < DISTURBED_NS:
-            assert row.time.delays.quantile_s(0.99) == pytest.approx(probed, rel=0.2)
+        is_near = row.time.delays.quantile_s(0.99) == pytest.approx(probed, rel=0.2)
+        assert is_near or waited_ns >= DISTURBED_NS, (row.time.delays.quantile_s(0.99), probed)
+        if is_near:
             return
     pytest.skip(f"the machine is too busy: of 2 s, {waited_ns / 1e9:.3f} s were waiting for a CPU")
