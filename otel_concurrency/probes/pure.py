@@ -171,6 +171,10 @@ class LoopTasks:
         self.live: dict[int, Row] = {}
 
 
+def _nothing(_: None) -> None:
+    """The current value of no variable."""
+
+
 class PureTaskProbe(Untracked):
     """Counts tasks and their ends by coroutine function; knows nothing of steps.
 
@@ -197,6 +201,7 @@ class PureTaskProbe(Untracked):
         self._max_coroutines = max_coroutines
         self._max_error_types = max_error_types
         self._origin = origin
+        self._origin_now: Callable[[None], Any] = origin.get if origin is not None else _nothing
         self._loop_of = loops or LoopIndex()
         self.now_ns = monotonic_ns
         self._rows: dict[object, Row] = {None: Row(OTHER)}
@@ -239,7 +244,7 @@ class PureTaskProbe(Untracked):
             self.give_up()
             return original(loop, coroutine, *args, **kwargs)
         self._last_id = 0
-        origin = self._origin.get(None) if self._origin is not None else None
+        origin = self._origin_now(None)
         # Outside of a span nobody is asked.
         if origin and self._begin_span is not None and (self._span_key is None or self._span_key in origin):
             begun = self._begin_span(coroutine) if kwargs.get("context") is None else None
@@ -296,7 +301,7 @@ class PureTaskProbe(Untracked):
         """Count a task that was just made, and listen for its end."""
         if self._last_foreign() is not task:
             self._last_foreign = weakref.ref(task)
-            origin = self._origin.get(None) if self._origin is not None else None
+            origin = self._origin_now(None)
             self._follow(loop, self.row_of(coroutine), task, created_ns, origin, span)
         elif span is not None:
             span.forget()
