@@ -9,10 +9,11 @@ from opentelemetry.test._otlp_test_server import OtlpProtoTestServer
 from tests.e2e.conftest import Run, environ_for
 
 PROGRAM = """
-    import anyio, anyio.lowlevel
+    import anyio, anyio.lowlevel, trio
     from opentelemetry import trace
 
     tracer = trace.get_tracer("test")
+    kept = []
 
     async def walks(checkpoints):
         for _ in range(checkpoints):
@@ -25,6 +26,7 @@ PROGRAM = """
         await anyio.sleep_forever()
 
     async def main():
+        kept.append(trio.lowlevel.current_task()._runner)  # a loop that is gone has no live tasks to tell of
         with tracer.start_as_current_span("request"):
             async with anyio.create_task_group() as group:
                 for _ in range(10):
