@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import sys
 from abc import abstractmethod
-from collections.abc import Mapping
 from typing import Any
 
 from opentelemetry.sdk.trace import Span as ReadWriteSpan
-from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, Status, StatusCode
-from opentelemetry.util.types import AnyValue, Attributes
+from opentelemetry.trace import NonRecordingSpan, Span, SpanContext
 
+from otel_concurrency.signals.forwarding import Forwarding
 from otel_concurrency.signals.stand_in import only_looks
 
 
-class LateSpan(Span):
+class LateSpan(Forwarding, Span):
     """The current span of one piece of work; made by whoever asks it for anything.
 
     Once the work is over, and in a forked child, which has the work but not its end, none is made any more:
@@ -40,6 +39,10 @@ class LateSpan(Span):
         self._is_open = (
             True  # taken away by who makes the span: without a lock, which a fork could leave locked
         )
+
+    @property
+    def _real(self) -> Span:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.make()
 
     @abstractmethod
     def start(self) -> Span:
@@ -84,36 +87,3 @@ class LateSpan(Span):
         if only_looks(sys._getframe(1).f_globals.get("__name__", "")):
             return self.seen_ids()
         return self.make().get_span_context()
-
-    def end(self, end_time: int | None = None) -> None:
-        self.make().end(end_time)
-
-    def set_attributes(self, attributes: Mapping[str, AnyValue]) -> None:
-        self.make().set_attributes(attributes)
-
-    def set_attribute(self, key: str, value: AnyValue) -> None:
-        self.make().set_attribute(key, value)
-
-    def add_event(self, name: str, attributes: Attributes = None, timestamp: int | None = None) -> None:
-        self.make().add_event(name, attributes, timestamp)
-
-    def add_link(self, context: SpanContext, attributes: Attributes = None) -> None:
-        self.make().add_link(context, attributes)
-
-    def update_name(self, name: str) -> None:
-        self.make().update_name(name)
-
-    def is_recording(self) -> bool:
-        return self.make().is_recording()
-
-    def set_status(self, status: Status | StatusCode, description: str | None = None) -> None:
-        self.make().set_status(status, description)
-
-    def record_exception(
-        self,
-        exception: BaseException,
-        attributes: Attributes = None,
-        timestamp: int | None = None,
-        escaped: bool = False,
-    ) -> None:
-        self.make().record_exception(exception, attributes, timestamp, escaped)

@@ -7,15 +7,14 @@ somebody takes that, for a child span, a header or a log record, there will be a
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from types import CodeType, TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from opentelemetry.context import Context
-from opentelemetry.trace import Span, SpanContext, Status, StatusCode
-from opentelemetry.util.types import AnyValue, Attributes
+from opentelemetry.trace import Span, SpanContext
 
 from otel_concurrency.probes.stand_in import PureStandInState, stand_in_state
+from otel_concurrency.signals.forwarding import Forwarding
 
 if TYPE_CHECKING:
     _State = PureStandInState
@@ -62,7 +61,7 @@ class Maker(Protocol):
         ...
 
 
-class StandIn(_State):
+class StandIn(_State, Forwarding):
     """The current span of one task. To whoever asks it is a span of the class of the one around.
 
     Made by its maker, or by a probe in C, which fill the attributes; a class of the API or the SDK as base
@@ -85,7 +84,6 @@ class StandIn(_State):
     __slots__ = ("__weakref__",)
 
     _maker: Maker
-    _real: Span
     _around: Span | StandIn
     _created_in: Context | None
     _code: CodeType | None
@@ -196,41 +194,6 @@ class StandIn(_State):
     def forget(self) -> None:
         """End it for a task that there never was."""
         self.take_made()
-
-    def end(self, end_time: int | None = None) -> None:
-        """End the span around it, as without us."""
-        self._real.end(end_time)
-
-    def set_attributes(self, attributes: Mapping[str, AnyValue]) -> None:
-        """Write to the span around it, as all that follow."""
-        self._real.set_attributes(attributes)
-
-    def set_attribute(self, key: str, value: AnyValue) -> None:
-        self._real.set_attribute(key, value)
-
-    def add_event(self, name: str, attributes: Attributes = None, timestamp: int | None = None) -> None:
-        self._real.add_event(name, attributes, timestamp)
-
-    def add_link(self, context: SpanContext, attributes: Attributes = None) -> None:
-        self._real.add_link(context, attributes)
-
-    def update_name(self, name: str) -> None:
-        self._real.update_name(name)
-
-    def is_recording(self) -> bool:
-        return self._real.is_recording()
-
-    def set_status(self, status: Status | StatusCode, description: str | None = None) -> None:
-        self._real.set_status(status, description)
-
-    def record_exception(
-        self,
-        exception: BaseException,
-        attributes: Attributes = None,
-        timestamp: int | None = None,
-        escaped: bool = False,
-    ) -> None:
-        self._real.record_exception(exception, attributes, timestamp, escaped)
 
     def __enter__(self) -> StandIn:
         return self
