@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import fields
 from typing import Any
 
@@ -11,10 +11,12 @@ from opentelemetry import context as opentelemetry_context
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
 
 from otel_concurrency.config import Config, ProcessPoolOptions
+from otel_concurrency.hooks import fork
 from otel_concurrency.hooks.multiprocessing_pools import MultiprocessingPoolHook
 from otel_concurrency.hooks.process_pools import ProcessPoolHook
 from otel_concurrency.instrumentors import work
 from otel_concurrency.signals.carriers import capture
+from otel_concurrency.signals.late_span import LateSpan
 from otel_concurrency.signals.process_items import ProcessItems
 
 
@@ -28,6 +30,7 @@ class ProcessPoolInstrumentor(BaseInstrumentor):
 
     _hooks: tuple[ProcessPoolHook | MultiprocessingPoolHook, ...] = ()
     _work: work.WorkJoin | None = None
+    _forget_fork: Callable[[], None] | None = None
 
     def instrumentation_dependencies(self) -> Collection[str]:
         """Return nothing: process pools are in the standard library."""
@@ -44,6 +47,7 @@ class ProcessPoolInstrumentor(BaseInstrumentor):
             ProcessPoolHook(self._work.probe, capture=capture, observer=items, context_var=origin),
             MultiprocessingPoolHook(self._work.probe, capture=capture, observer=items, origin=origin),
         )
+        self._forget_fork = fork.in_child(LateSpan.count_fork)
         for hook in self._hooks:
             self._work.watch(hook.levels)
             hook.install()
@@ -51,6 +55,8 @@ class ProcessPoolInstrumentor(BaseInstrumentor):
     def _uninstrument(self, **kwargs: Any) -> None:
         for hook in reversed(self._hooks):
             hook.remove()
+        if self._forget_fork is not None:
+            self._forget_fork()
         if self._work is not None:
             self._work.leave()
-        self._hooks, self._work = (), None
+        self._hooks, self._work, self._forget_fork = (), None, None

@@ -11,6 +11,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from opentelemetry import context as opentelemetry_context
+from opentelemetry import trace
 from opentelemetry.context import Context
 
 _variable: Any = getattr(opentelemetry_context._RUNTIME_CONTEXT, "_current_context", None)
@@ -21,6 +22,12 @@ replaced: Mapping[str, object] = (
 )
 """Has `attach` in it where a copy of the `contextvars` context is not all: with another runtime context, and
 where somebody has put a function of theirs in the place of its `attach`."""
+
+SPAN_KEY = next(iter(trace.set_span_in_context(trace.INVALID_SPAN, Context())))
+"""Under which a context has its span."""
+
+put: Callable[[Context, str, object], None] = dict.__setitem__
+"""Set a value in a context that nobody has yet: OpenTelemetry's refuse to be changed."""
 
 get_current: Callable[[], Context] = _variable.get if is_default else opentelemetry_context.get_current
 """Return the current context."""

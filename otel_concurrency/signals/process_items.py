@@ -20,19 +20,16 @@ from opentelemetry.trace import SpanContext, SpanKind, StatusCode
 from opentelemetry.util.types import AnyValue
 
 from otel_concurrency._version import __version__
-from otel_concurrency.hooks import fork
 from otel_concurrency.probes.crossing import Carrier, End, Late
 from otel_concurrency.probes.functions import function_name
 from otel_concurrency.probes.pure import type_name
 from otel_concurrency.signals import names
 from otel_concurrency.signals.carriers import extract
-from otel_concurrency.signals.current_context import attach, detach, get_current, is_default
+from otel_concurrency.signals.current_context import SPAN_KEY, attach, detach, get_current, is_default, put
 from otel_concurrency.signals.late_span import LateSpan
 
 NS = 1_000_000_000
 
-_SPAN_KEY = next(iter(trace.set_span_in_context(trace.INVALID_SPAN, Context())))
-_put = dict.__setitem__  # OpenTelemetry's contexts refuse to be changed; this one nobody has yet
 _IS_NAMED = OTEL_PYTHON_TRACER_PROVIDER in os.environ
 
 
@@ -54,7 +51,6 @@ class ProcessItems:
         self.tracer = trace.get_tracer(names.SCOPE_NAME, __version__)
         # Of the last item: its context, whether that asks for a span, and the submitter's.
         self._known = (Context(), False, trace.INVALID_SPAN_CONTEXT)
-        fork.in_child(LateSpan.count_fork)
 
     def __call__(
         self,
@@ -77,7 +73,7 @@ class ProcessItems:
             if not self.threshold_ns:
                 span.make()
             inside = Context(context)
-            _put(inside, _SPAN_KEY, span)
+            put(inside, SPAN_KEY, span)
             span.token = attach(inside)
             return span
         token = attach(context)
@@ -105,10 +101,7 @@ class ItemSpan(LateSpan):
         parent: SpanContext,
         item: tuple[Callable[..., Any], tuple[Any, ...], Context, str, str, int],
     ) -> None:
-        self._parent = parent  # as `LateSpan.__init__`, without its call: somebody waits for the item
-        self._made = None
-        self._forks = LateSpan.forks
-        self._is_open = True
+        super().__init__(parent)
         self._items = items
         self._item = item
         self._begun_ns = time.time_ns()

@@ -14,7 +14,6 @@ from fnmatch import fnmatchcase
 from types import CodeType
 from typing import Any
 
-from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanContext, TracerProvider
 
@@ -22,7 +21,8 @@ from otel_concurrency.probes.pure import coroutine_name, type_name
 from otel_concurrency.probes.tasks import SpanPlan
 from otel_concurrency.signals import names
 from otel_concurrency.signals.continued_tasks import ContinuedTasks, context_of
-from otel_concurrency.signals.current_context import get_current
+from otel_concurrency.signals.current_context import SPAN_KEY, get_current
+from otel_concurrency.signals.current_context import put as put_into
 from otel_concurrency.signals.promised_ids import PromisingTracer, current_provider, processor_of
 from otel_concurrency.signals.stand_in import StandIn, put
 from otel_concurrency.signals.task_attributes import running_task, task_attributes, tell_error
@@ -30,9 +30,6 @@ from otel_concurrency.signals.task_attributes import running_task, task_attribut
 NS = 1_000_000_000
 MAX_FUNCTIONS = 1_000
 """Coroutine functions whose names are remembered; when there are more, all begin anew."""
-
-_SPAN_KEY = next(iter(trace.set_span_in_context(trace.INVALID_SPAN, Context())))
-_put = dict.__setitem__  # OpenTelemetry's contexts refuse to be changed; this one nobody has yet
 
 _logger = logging.getLogger(__name__)
 
@@ -84,7 +81,7 @@ class TaskSpans:
         """
         try:
             current = get_current()
-            around: Any = current.get(_SPAN_KEY)
+            around: Any = current.get(SPAN_KEY)
             if around is None or self.is_over:
                 return None
             real = around
@@ -115,7 +112,7 @@ class TaskSpans:
             put(stand_in, "_function", function)
             put(stand_in, "_start_unix_ns", self._clock())
             context = Context(current)
-            _put(context, _SPAN_KEY, stand_in)
+            put_into(context, SPAN_KEY, stand_in)
             return stand_in, context
         except Exception:
             self._give_up()
@@ -123,7 +120,7 @@ class TaskSpans:
 
     def plan(self) -> SpanPlan:
         """Return what `begin` does with what it has accepted once."""
-        return SpanPlan(self, _SPAN_KEY, StandIn, Context, self._threshold_ns)
+        return SpanPlan(self, SPAN_KEY, StandIn, Context, self._threshold_ns)
 
     def promise(self, enclosing: SpanContext, span_id: int = 0) -> SpanContext:
         """Return the ids of a span to come, in the trace of another one."""
