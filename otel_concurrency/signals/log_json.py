@@ -18,7 +18,7 @@ from opentelemetry.sdk._logs import LoggerProvider, LogRecordProcessor
 from opentelemetry.trace import format_span_id, format_trace_id
 
 from otel_concurrency.hooks import fork
-from otel_concurrency.signals import names
+from otel_concurrency.signals import names, providers
 from otel_concurrency.signals.log_targets import FileTarget, target_of
 from otel_concurrency.signals.log_writer import LogLines, LogWriter
 from otel_concurrency.signals.producer import default_producer
@@ -102,15 +102,12 @@ def install(where: str, *, max_waiting: int) -> Callable[[], None]:
     writer = LogWriter(target, max_waiting=max_waiting, notice=dropped_line)
     counts = LogLineCounts(writer)
     processor = JsonLogProcessor(writer)
-    provider.add_log_record_processor(processor)
+    take_out = providers.watch_logs(processor, provider)
     default_producer().register(counts)
     keep_in_parent = fork.in_child(counts.begin)
 
     def leave() -> None:
-        chain: Any = getattr(provider, "_multi_log_record_processor", None)
-        processors = getattr(chain, "_log_record_processors", None)
-        if isinstance(processors, tuple):
-            chain._log_record_processors = tuple(each for each in processors if each is not processor)
+        take_out()
         processor.force_flush(1_000)
         default_producer().unregister(counts)
         keep_in_parent()

@@ -104,6 +104,14 @@ def watch_spans(processor: SpanProcessor, provider: trace.TracerProvider | None 
     return leave
 
 
+def watch_logs(processor: LogRecordProcessor, provider: LoggerProvider) -> Callable[[], None]:
+    """Let a processor of ours see the log records of a provider; returns what takes it out again."""
+    provider.add_log_record_processor(processor)
+    return lambda: _set_processors(
+        provider, tuple(each for each in _processors(provider) if each is not processor)
+    )
+
+
 def _identify_spans() -> None:
     global _span_identity
     provider = get_tracer_provider()
