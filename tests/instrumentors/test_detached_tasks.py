@@ -131,6 +131,13 @@ def house(make_house: Callable[..., House]) -> House:
     return make_house()
 
 
+async def polls(orders: asyncio.Queue[str]) -> None:
+    """Have a worker poll, and wait until it has."""
+    await orders.put("poll")
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+
+
 async def works(house: House, orders: asyncio.Queue[str]) -> None:
     while (order := await orders.get()) != "end":
         if order == "fail":
@@ -146,9 +153,7 @@ def test_a_worker_of_ten_minutes_goes_on_in_a_trace_of_its_own(
         (worker,) = await house.requested(works(house, orders))
         for _ in range(60):
             house.pass_s(10)
-            await orders.put("poll")
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
+            await polls(orders)
         await orders.put("end")
         await worker
 
@@ -211,14 +216,10 @@ def test_it_is_the_local_root_that_counts(house: House, loop_factory: LoopFactor
                 await asyncio.sleep(0)
             inner.end(house.now_ns)
             house.pass_s(100)
-            await orders.put("poll")
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
+            await polls(orders)
             root.end(house.now_ns)
         house.pass_s(29)
-        await orders.put("poll")
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
+        await polls(orders)
         house.pass_s(2)
         await orders.put("late")
         await orders.put("end")
@@ -414,9 +415,7 @@ def test_a_trace_that_goes_on_for_too_long_is_followed_by_another(
         (worker,) = await house.requested(works(house, orders))
         for _ in range(7):
             house.pass_s(40)
-            await orders.put("poll")
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
+            await polls(orders)
         await orders.put("end")
         await worker
 
