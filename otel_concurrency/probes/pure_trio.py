@@ -116,10 +116,8 @@ class PureTrioTasks:
                 if live.loop.live.pop(live.key, None) is None:
                     return
                 if error is None:
-                    row.finished += 1
                     durations = row.finished_durations
                 elif is_cancellation(error, self._cancelled):
-                    row.cancelled += 1
                     durations = row.cancelled_durations
                 else:
                     name = probe.error_name(type(error))
@@ -136,7 +134,7 @@ class PureTrioTasks:
 
     def states(self, known: LoopTasks, count: int) -> tuple[int, int]:
         """Tell how many tasks of a run run, and how many are in line."""
-        runner = known.reference() if known.reference is not None else None
+        runner = known.reference()
         if runner is None:
             return 0, 0
         running = sum(run.runs_one_of(known) for run in list(self._runs))

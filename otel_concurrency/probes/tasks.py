@@ -183,7 +183,7 @@ class TaskProbe(Protocol):
 
     @property
     def create_task(self) -> Callable[..., asyncio.Future[Any]]:
-        """Calls `original(loop, coroutine, *args, **kwargs)`, and follows the task that it returns."""
+        """Calls `original(loop, coroutine, **kwargs)`, and follows the task that it returns."""
         ...
 
     def shorten(self, function: Callable[..., Any], /) -> bool:

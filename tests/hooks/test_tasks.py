@@ -258,7 +258,7 @@ def test_a_task_shows_the_application_its_own_face(hook: TaskHook, lazy_loop_fac
 
 
 @pytest.mark.parametrize(
-    "broken", ["pure.PureTaskProbe.row_of", "pure.PureTaskProbe._follow", "histogram.Histogram.observe"]
+    "broken", ["pure.PureTaskProbe.row_of", "pure.PureTaskProbe.loop_row", "histogram.Histogram.observe"]
 )
 def test_trouble_of_ours_never_reaches_the_application(
     broken: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
