@@ -1,8 +1,9 @@
 """The price of a log record as a line of JSON: a million at full speed, inside an event loop.
 
-One process a target: a file, and a pipe that nobody reads. Told are the time a record takes the loop, the
-longest that one of them held it, as the thread's CPU time and by the clock, and whether every record was
-written or counted as dropped. By the clock, a busy machine shows as well: another process's turn on the CPU.
+A file, and a pipe that nobody reads, each in processes of its own, in turn. Told are the time a record takes
+the loop, the longest that one of them held it, by the clock and as the thread's CPU time, and whether every
+record was written or counted as dropped. What else the machine did meanwhile shows in the longest, that of
+`logging`'s own handler as well, so what counts is the round that was disturbed least.
 """
 
 from __future__ import annotations
@@ -33,14 +34,16 @@ class Effort:
     """How much to measure.
 
     Attributes:
-        records: Logged per target.
+        rounds: Processes per target.
+        records: Logged by each.
     """
 
+    rounds: int
     records: int
 
 
-FULL = Effort(1_000_000)
-QUICK = Effort(100_000)
+FULL = Effort(3, 1_000_000)
+QUICK = Effort(2, 100_000)
 
 
 async def log_all(logger: logging.Logger, records: int) -> tuple[float, float, float]:
@@ -98,38 +101,48 @@ def measure(target: str, path: str, records: int) -> dict[str, Any]:
 
 def run(effort: Effort) -> tuple[str, dict[str, Any]]:
     """Measure each target in a process of its own; return the report and the same as data."""
-    taken: dict[str, dict[str, Any]] = {}
-    for target in TARGETS:
-        report.progress(f"logs: {effort.records:,} records, {target}")
-        with tempfile.TemporaryDirectory() as folder:
-            command = [sys.executable, "-m", "benchmarks.logs", target, str(Path(folder) / "log")]
-            ended = subprocess.run(
-                [*command, str(effort.records)], stdout=subprocess.PIPE, text=True, check=True
+    rounds: dict[str, list[dict[str, Any]]] = {target: [] for target in TARGETS}
+    for number in range(effort.rounds):
+        for target in TARGETS:
+            report.progress(
+                f"logs: round {number + 1} of {effort.rounds}, {effort.records:,} records, {target}"
             )
-        taken[target] = json.loads(ended.stdout)
+            with tempfile.TemporaryDirectory() as folder:
+                command = [sys.executable, "-m", "benchmarks.logs", target, str(Path(folder) / "log")]
+                ended = subprocess.run(
+                    [*command, str(effort.records)], stdout=subprocess.PIPE, text=True, check=True
+                )
+            rounds[target].append(json.loads(ended.stdout))
+    taken = {target: min(rounds[target], key=lambda each: each["ms"]) for target in TARGETS}
+    is_exact = {
+        target: all(each["written"] + each["dropped"] == effort.records for each in rounds[target])
+        for target in TARGETS
+    }
     rows = [
         (
             "logging's FileHandler" if target == "handler" else f"lines of JSON, {target}",
-            f"{each['us']:.1f}",
-            f"{each['cpu_ms']:.2f}",
-            report.mark(each["cpu_ms"], None if target == "handler" else LONGEST_MS),
+            f"{min(each['us'] for each in rounds[target]):.1f}",
             f"{each['ms']:.2f}",
+            report.mark(each["ms"], None if target == "handler" else LONGEST_MS),
+            f"{each['cpu_ms']:.2f}",
+            " ".join(f"{each['ms']:.2f}" for each in rounds[target]),
             f"{each['written']:,}",
             f"{each['dropped']:,}",
-            report.mark(abs(each["written"] + each["dropped"] - effort.records), 0),
+            report.mark(not is_exact[target], 0),
         )
         for target, each in taken.items()
     ]
     header = (
-        *("where to", "µs a record", "longest, ms of CPU", f"≤ {LONGEST_MS:.0f}", "by the clock"),
+        *("where to", "µs a record", "longest, ms", f"≤ {LONGEST_MS:.0f}", "of CPU", "every round's"),
         *("written", "dropped", "sum is exact"),
     )
+    made = f"{effort.rounds} rounds of {effort.records:,} records, {report.load_average()}"
     parts = (
         "## A log record",
-        f"{report.machine()} · {report.versions()} · {effort.records:,} records, {report.load_average()}",
+        f"{report.machine()} · {report.versions()} · {made}",
         report.table(header, rows),
     )
-    return "\n\n".join(parts), {"effort": asdict(effort), "readings": taken}
+    return "\n\n".join(parts), {"effort": asdict(effort), "readings": rounds}
 
 
 def main() -> None:
