@@ -187,6 +187,12 @@ class Config:
         "How long a task may outlive the request it was created in before it goes on in a trace of its own; "
         "`0`: as long as it wants.",
     )
+    request_times: bool = _setting(
+        True,
+        read_bool,
+        "true or false",
+        "`false`: a request's span does not say how long its tasks were busy and what they waited for.",
+    )
     event_loops: bool = _setting(
         True,
         read_bool,
@@ -382,6 +388,7 @@ class Options(TypedDict, total=False):
     task_span_include: list[str] | tuple[str, ...] | set[str] | frozenset[str]
     task_span_exclude: list[str] | tuple[str, ...] | set[str] | frozenset[str]
     detach_after: float
+    request_times: bool
     event_loops: bool
     process_pools: bool
     process_spans: str
@@ -420,6 +427,7 @@ class TaskOptions:
     task_span_include: list[str] | None = None
     task_span_exclude: list[str] | None = None
     detach_after: float | None = None
+    request_times: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

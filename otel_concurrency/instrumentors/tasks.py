@@ -22,6 +22,7 @@ from otel_concurrency.signals import providers
 from otel_concurrency.signals.local_roots import LocalRoots
 from otel_concurrency.signals.names import UNFINISHED_TASKS
 from otel_concurrency.signals.producer import default_producer
+from otel_concurrency.signals.request_times import RequestTimes
 from otel_concurrency.signals.shutdown_events import count_unfinished
 from otel_concurrency.signals.task_metrics import TaskMetrics
 from otel_concurrency.signals.task_spans import TaskSpans
@@ -58,7 +59,7 @@ class AsyncioTaskInstrumentor(BaseInstrumentor):
 
     _hooks: Sequence[TaskHook | TrioTaskHook] = ()
     _metrics: TaskMetrics | None = None
-    _undo: Sequence[Callable[[], None]] = ()
+    _undo: Sequence[Callable[[], object]] = ()
 
     def instrumentation_dependencies(self) -> Collection[str]:
         """Return nothing: asyncio is in the standard library, and without trio nothing of it happens."""
@@ -80,6 +81,7 @@ class AsyncioTaskInstrumentor(BaseInstrumentor):
         _probe = probe
         spans = _tell_spans(probe, config, kwargs.get("tracer_provider"))
         roots = LocalRoots()
+        times = RequestTimes(probe.new_account)
         metrics = self._metrics = TaskMetrics(probe)
         self._hooks = (TaskHook(probe), TrioTaskHook(probe))
         for hook in self._hooks:
@@ -99,14 +101,17 @@ class AsyncioTaskInstrumentor(BaseInstrumentor):
         def alive() -> int:
             return sum(loop.running + loop.scheduled + loop.waiting for loop in probe.read_loops())
 
+        provider = kwargs.get("tracer_provider")
         self._undo = [
             fork.in_child(begin_in_child),
             count_unfinished(UNFINISHED_TASKS, alive),
             lambda: probe.tell_spans(None),
-            providers.watch_spans(roots, kwargs.get("tracer_provider"))
-            if spans is not None and config.detach_after
-            else lambda: None,
+            lambda: setattr(times, "is_on", False),  # an SDK that is built differently keeps it
         ]
+        if config.task_spans != "none" and config.detach_after:
+            self._undo.append(providers.watch_spans(roots, provider))
+        if config.request_times:
+            self._undo.append(providers.watch_spans(times, provider))
 
     def _uninstrument(self, **kwargs: Any) -> None:
         global _probe
@@ -121,11 +126,11 @@ class AsyncioTaskInstrumentor(BaseInstrumentor):
 
 
 def _tell_spans(probe: TaskProbe, config: Config, tracer_provider: TracerProvider | None) -> TaskSpans | None:
-    if config.task_spans == "none":
+    if config.task_spans == "none" and not config.request_times:
         return None
     spans = TaskSpans(
         threshold_ns=0 if config.task_spans == "all" else int(config.task_span_threshold * 1e9),
-        include=config.task_span_include,
+        include=() if config.task_spans == "none" else config.task_span_include,
         exclude=config.task_span_exclude,
         detach_after_ns=int(config.detach_after * 1e9),
         tracer_provider=tracer_provider,

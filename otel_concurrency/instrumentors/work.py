@@ -11,6 +11,7 @@ from otel_concurrency.config import Config
 from otel_concurrency.hooks import fork
 from otel_concurrency.probes.choice import make_work_probe
 from otel_concurrency.probes.work import WorkProbe
+from otel_concurrency.signals.current_context import SPAN_KEY
 from otel_concurrency.signals.names import UNFINISHED_WORK_ITEMS
 from otel_concurrency.signals.producer import default_producer
 from otel_concurrency.signals.shutdown_events import count_unfinished
@@ -31,6 +32,7 @@ class SharedWork:
             max_error_types=config.max_error_types,
             # Where the default runtime context keeps the current span; another one has no such variable.
             origin=getattr(opentelemetry_context._RUNTIME_CONTEXT, "_current_context", None),
+            span_key=SPAN_KEY,
         )
         self.metrics = WorkMetrics(self.probe)
         self.forget_fork = fork.in_child(self._begin_in_child)

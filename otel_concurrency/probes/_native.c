@@ -39,6 +39,7 @@ static inline PyObject *probe_name_cr_code(struct TaskProbe *probe);
 typedef struct ModuleState {
     PyTypeObject *probe_type;
     PyTypeObject *stand_in_state_type;
+    PyTypeObject *account_type;
     PyTypeObject *proxy_type;
     PyTypeObject *work_probe_type;
     PyTypeObject *pool_type;
@@ -53,6 +54,9 @@ typedef struct ModuleState {
     Clock clock;
     BucketTable buckets; /* the loop timers' */
     struct ThreadSlot *threads;
+    struct Account **owners; /* strong, placed by the address of the task; NULL: a free place */
+    size_t owner_mask;
+    size_t owner_count;
     struct Proxy *free_proxies;
     int free_proxy_count;
     PyObject *name_cr_code;
@@ -74,6 +78,7 @@ typedef struct ModuleState {
     PyObject *name_dict;
     PyObject *name_context;
     PyObject *name_is_recording;
+    PyObject *name_account;
 #ifdef WATCH_CONTEXTS
     PyTypeObject *entry_type;
     PyTypeObject *told_entry_type;
@@ -97,6 +102,7 @@ typedef struct ModuleState {
 #include "native_source/rows.h"
 #include "native_source/tasks.h"
 #include "native_source/threads.h"
+#include "native_source/account.h"
 
 static inline PyObject *
 probe_name_cr_code(TaskProbe *probe)
@@ -112,6 +118,9 @@ probe_count_foreign(TaskProbe *probe, PyObject *loop, PyObject *coroutine, PyObj
         span_abandon(probe, begun);
         return;
     }
+    if (begun->account != NULL) {
+        Py_XDECREF(account_count_task(begun->account, NULL));
+    }
     PyObject *told = PyObject_CallFunction(probe->foreign, "OOOLO", loop, coroutine, task, (long long)created_ns,
                                            begun->span != NULL ? begun->span : Py_None);
     if (told == NULL) {
@@ -120,6 +129,7 @@ probe_count_foreign(TaskProbe *probe, PyObject *loop, PyObject *coroutine, PyObj
     }
     Py_XDECREF(told);
     Py_CLEAR(begun->span);
+    Py_CLEAR(begun->account);
 }
 
 #ifdef WATCH_CONTEXTS
@@ -172,7 +182,7 @@ probe_create_task(TaskProbe *probe, PyObject *const *arguments, Py_ssize_t count
     if (PyCoro_CheckExact(arguments[2])) {
         return create_task_with_proxy(probe, arguments, (size_t)count, keywords);
     }
-    Begun begun = {NULL, NULL, NULL};
+    Begun begun = {NULL};
     int is_proxy = Py_IS_TYPE(arguments[2], probe->state->proxy_type); /* it counts for itself */
     if (!is_proxy && probe->begin_span != NULL && given_context(arguments, count, keywords, probe->state) == NULL) {
         span_begin(probe, row_of(probe, arguments[2]), arguments[2], &begun);
@@ -204,6 +214,8 @@ probe_follow(TaskProbe *probe, PyObject *const *arguments, Py_ssize_t count)
     }
     PyObject *proxy = proxy_new(probe, arguments[0], arguments[1], row_of(probe, arguments[2]));
     if (proxy != NULL) {
+        Begun begun = {.account = account_now(probe)};
+        told_attach(&as_proxy(proxy)->live, &begun);
         live_count(&as_proxy(proxy)->live);
     }
     return proxy;
@@ -789,6 +801,7 @@ module_exec(PyObject *module)
         {&state->name_dict, "__dict__"},
         {&state->name_context, "context"},
         {&state->name_is_recording, "is_recording"},
+        {&state->name_account, ACCOUNT_ATTRIBUTE},
 #ifdef WATCH_CONTEXTS
         {&state->name_get_context, "get_context"}, {&state->name_done, "done"},
         {&state->name_cancelled, "cancelled"},     {&state->name_exception, "_exception"},
@@ -810,6 +823,10 @@ module_exec(PyObject *module)
     }
     state->stand_in_state_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &stand_in_spec, NULL);
     if (state->stand_in_state_type == NULL || PyModule_AddType(module, state->stand_in_state_type) < 0) {
+        return -1;
+    }
+    state->account_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &account_spec, NULL);
+    if (state->account_type == NULL || PyModule_AddType(module, state->account_type) < 0) {
         return -1;
     }
     state->work_probe_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &work_probe_spec, NULL);
@@ -865,6 +882,7 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     ModuleState *state = PyModule_GetState(module);
     Py_VISIT(state->probe_type);
     Py_VISIT(state->stand_in_state_type);
+    Py_VISIT(state->account_type);
     Py_VISIT(state->proxy_type);
     Py_VISIT(state->work_probe_type);
     Py_VISIT(state->pool_type);
@@ -892,6 +910,8 @@ module_clear(PyObject *module)
     proxies_free_all(state); /* before their type goes: to free an object is to look at its type */
     Py_CLEAR(state->probe_type);
     Py_CLEAR(state->stand_in_state_type);
+    owners_free_all(state); /* before their type goes */
+    Py_CLEAR(state->account_type);
     Py_CLEAR(state->proxy_type);
     Py_CLEAR(state->work_probe_type);
     Py_CLEAR(state->pool_type);
@@ -947,6 +967,7 @@ module_free(void *module)
     Py_CLEAR(state->name_dict);
     Py_CLEAR(state->name_context);
     Py_CLEAR(state->name_is_recording);
+    Py_CLEAR(state->name_account);
 #ifdef WATCH_CONTEXTS
     Py_CLEAR(state->name_get_context);
     Py_CLEAR(state->name_done);

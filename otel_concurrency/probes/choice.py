@@ -52,6 +52,7 @@ def make_work_probe(
     native: bool = True,
     max_error_types: int = MAX_ERROR_TYPES,
     origin: contextvars.ContextVar[Any] | None = None,
+    span_key: object = None,
 ) -> WorkProbe:
     """Return the native probe where it is built and wanted, else the pure twin.
 
@@ -59,6 +60,7 @@ def make_work_probe(
         native: Whether the native probe may serve.
         max_error_types: Exception type names kept over all pools, then `_other`.
         origin: Context variable whose value exemplars keep.
+        span_key: Under which such a value holds the span whose account hears of waiting.
     """
     if native:
         try:
@@ -66,8 +68,8 @@ def make_work_probe(
         except ImportError:
             pass
         else:
-            return NativeWorkProbe(max_error_types=max_error_types, origin=origin)
-    return PureWorkProbe(max_error_types=max_error_types, origin=origin)
+            return NativeWorkProbe(max_error_types=max_error_types, origin=origin, span_key=span_key)
+    return PureWorkProbe(max_error_types=max_error_types, origin=origin, span_key=span_key)
 
 
 def context_reader(*, native: bool = True) -> Callable[[int], contextvars.Context | None] | None:

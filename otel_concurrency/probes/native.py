@@ -9,6 +9,7 @@ from types import CodeType
 from typing import Any
 
 from otel_concurrency.probes import _native
+from otel_concurrency.probes.account import Account
 from otel_concurrency.probes.histogram import HistogramState, ProbeExemplar
 from otel_concurrency.probes.native_trio import NativeTrioTasks
 from otel_concurrency.probes.pure import PureTaskProbe
@@ -89,6 +90,10 @@ class NativeTaskProbe(Untracked):
             how: What it would do, for a probe that can do it by itself.
         """
         self._native.tell_spans(begin, how)
+
+    def new_account(self) -> Account:
+        """Return an account for a request that begins."""
+        return _native.Account()
 
     def read_rows(self) -> list[TaskRow]:
         """Return each row, exemplars drained, no function twice."""

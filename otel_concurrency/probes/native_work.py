@@ -29,6 +29,7 @@ class NativeWorkProbe:
         max_functions: Function names kept over all pools, then `_other`.
         max_error_types: Exception type names kept over all pools, then `_other`.
         origin: Context variable whose value exemplars keep.
+        span_key: Under which such a value holds the span whose account hears of waiting.
     """
 
     way = "native"
@@ -41,6 +42,7 @@ class NativeWorkProbe:
         max_functions: int = MAX_FUNCTIONS,
         max_error_types: int = MAX_ERROR_TYPES,
         origin: contextvars.ContextVar[Any] | None = None,
+        span_key: object = None,
     ) -> None:
         self._native = _native.WorkProbe(
             function_name,
@@ -48,6 +50,7 @@ class NativeWorkProbe:
             max_functions=max_functions,
             max_error_types=max_error_types,
             origin=origin,
+            span_key=span_key,
         )
 
     def pool(self, name: str, kind: PoolKind) -> PoolProbe:

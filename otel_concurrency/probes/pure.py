@@ -19,6 +19,7 @@ from collections.abc import Callable
 from types import CodeType
 from typing import TYPE_CHECKING, Any
 
+from otel_concurrency.probes.account import Account, PureAccount, account_in
 from otel_concurrency.probes.histogram import Histogram, HistogramState
 from otel_concurrency.probes.loops import LoopIndex
 from otel_concurrency.probes.tasks import (
@@ -250,9 +251,14 @@ class PureTaskProbe(Untracked):
         origin = self._origin_now(None)
         # Outside of a span nobody is asked.
         if origin and self._begin_span is not None and (self._span_key is None or self._span_key in origin):
-            begun = self._begin_span(coroutine) if kwargs.get("context") is None else None
-            if begun is not None:
-                return self._create_in_span(begun, row, created_ns, original, loop, coroutine, kwargs)
+            begun = account = None
+            if kwargs.get("context") is None:
+                begun = self._begin_span(coroutine)
+                account = account_in(origin, self._span_key)
+            if begun is not None or account is not None:
+                return self._create_in_span(
+                    begun, account, row, created_ns, original, loop, coroutine, kwargs
+                )
         # Handing on nothing at all is the common case, and a dict to unpack a slow one.
         task = original(loop, coroutine, **kwargs) if kwargs else original(loop, coroutine)
         try:
@@ -284,7 +290,8 @@ class PureTaskProbe(Untracked):
 
     def _create_in_span(
         self,
-        begun: tuple[TaskSpan, Any],
+        begun: tuple[TaskSpan, Any] | None,
+        account: Account | None,
         row: Row,
         created_ns: int,
         original: Callable[..., asyncio.Future[Any]],
@@ -293,20 +300,22 @@ class PureTaskProbe(Untracked):
         kwargs: dict[str, Any],
     ) -> asyncio.Future[Any]:
         """Create a task while the origin variable has the value that it shall have in the task's context."""
-        span, value = begun
+        span, value = begun or (None, None)
         origin: Any = self._origin
-        token = origin.set(value)
+        token = origin.set(value) if span is not None else None
         is_followed = False
         try:
             task = original(loop, coroutine, **kwargs) if kwargs else original(loop, coroutine)
             is_followed = self._last_id != id(task)
         finally:
-            if origin.get(None) is value:  # else a task factory has set it for good
+            if token is not None and origin.get(None) is value:  # else a task factory has set it for good
                 origin.reset(token)
-            if not is_followed:
+            if span is not None and not is_followed:
                 span.forget()
         try:
             if is_followed:
+                if account is not None:
+                    account.add_task()
                 self._follow(loop, row, task, created_ns, origin.get(None), span)
         except Exception:
             self.give_up()
@@ -405,6 +414,10 @@ class PureTaskProbe(Untracked):
         """
         self._begin_span = begin if self._origin is not None else None
         self._span_key = how.key if how is not None else None
+
+    def new_account(self) -> Account:
+        """Return an account for a request that begins."""
+        return PureAccount()
 
     def see_through(self, code: CodeType, carried: Callable[[Any], Any]) -> None:
         """Name a task whose coroutine is of this code by what `carried` returns for it."""

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from types import NoneType
 from typing import Any
 
+from otel_concurrency.probes.account import account_in
 from otel_concurrency.probes.crossing import Crossing, Observer
 from otel_concurrency.probes.functions import joined, name_parts
 from otel_concurrency.probes.histogram import Histogram
@@ -80,6 +81,7 @@ class PureWorkProbe:
         max_functions: Function names kept over all pools, then `_other`.
         max_error_types: Exception type names kept over all pools, then `_other`.
         origin: Context variable whose value exemplars keep.
+        span_key: Under which such a value holds the span whose account hears of waiting.
         monotonic_ns: The clock.
     """
 
@@ -93,12 +95,14 @@ class PureWorkProbe:
         max_functions: int = MAX_FUNCTIONS,
         max_error_types: int = MAX_ERROR_TYPES,
         origin: contextvars.ContextVar[Any] | None = None,
+        span_key: object = None,
         monotonic_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self._max_pools = max_pools
         self._max_functions = max_functions
         self._max_error_types = max_error_types
         self.origin = origin
+        self._span_key = span_key
         self.now_ns = monotonic_ns
         self.generation = 0
         self.lost = 0  # news that could not be taken in
@@ -193,6 +197,9 @@ class PureWorkProbe:
             row.cancelled += 1
         if queue_ns >= 0:
             row.queue_times.observe(queue_ns, origin, at_unix_ns)
+            account = account_in(origin, self._span_key)
+            if account is not None:
+                account.add_queue(queue_ns)
         if transfer_ns >= 0:
             row.transfer_times.observe(transfer_ns, origin, at_unix_ns)
         if run_ns >= 0:

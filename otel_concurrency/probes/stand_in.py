@@ -14,7 +14,7 @@ class PureStandInState:
 
     __slots__ = (
         *("_around", "_asked_unix_ns", "_box", "_code", "_continued", "_created_in", "_function", "_maker"),
-        *("_real", "_start_unix_ns"),
+        *("_otel_concurrency_account", "_real", "_start_unix_ns"),
     )
 
     _maker: Any
@@ -24,6 +24,7 @@ class PureStandInState:
     _code: Any
     _function: str
     _continued: Any
+    _otel_concurrency_account: Any
     _start_unix_ns: int
     _asked_unix_ns: int
     _box: dict[str, Any]
@@ -32,6 +33,7 @@ class PureStandInState:
         new = object.__new__(cls)
         _put(new, "_box", {})
         _put(new, "_continued", None)
+        _put(new, "_otel_concurrency_account", None)
         _put(new, "_asked_unix_ns", 0)
         return new
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from types import CodeType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from otel_concurrency.probes.account import Account
 from otel_concurrency.probes.histogram import HistogramState, merge_states
 
 if TYPE_CHECKING:
@@ -212,6 +213,10 @@ class TaskProbe(Protocol):
             begin: Who is asked.
             how: What it would do, for a probe that can do it by itself.
         """
+        ...
+
+    def new_account(self) -> Account:
+        """Return an account for a request that begins."""
         ...
 
     def read_rows(self) -> list[TaskRow]:

@@ -35,6 +35,11 @@ STALL_CAUSE = "asyncio.eventloop.stall.cause"
 STALL_ELAPSED = "asyncio.eventloop.stall.elapsed"
 STALL_CALL = "asyncio.eventloop.stall.call"
 STALL_OVERLAP = "concurrency.stall_overlap"
+REQUEST_TASKS = "concurrency.task.count"
+REQUEST_BUSY_TIME = "concurrency.busy_time"
+REQUEST_SCHEDULED_TIME = "concurrency.scheduled_time"
+REQUEST_SLOW_STEPS = "concurrency.slow_steps"
+REQUEST_EXECUTOR_WAIT = "concurrency.wait.executor"
 CODE_STACKTRACE = "code.stacktrace"
 GC_GENERATION = "cpython.gc.generation"
 COMPONENT = "otel_concurrency.component"
@@ -104,6 +109,15 @@ ATTRIBUTE_MEANINGS = {
     STALL_ELAPSED: "how long the stall took, or takes so far, in seconds",
     STALL_OVERLAP: "how long it was open while something else held its event loop, in seconds; absent where "
     "nothing did",
+    REQUEST_TASKS: "how many tasks were created inside the request",
+    REQUEST_BUSY_TIME: "time inside the steps of the request's tasks, the one in which it began included, in "
+    "seconds; absent where steps are not seen",
+    REQUEST_SCHEDULED_TIME: "what the tasks that were created inside the request waited for their first "
+    "steps, one added to the other, in seconds; absent without tasks, and where steps are not seen",
+    REQUEST_SLOW_STEPS: "how many of the request's steps held their event loop for as long as a stall takes; "
+    "absent if none did",
+    REQUEST_EXECUTOR_WAIT: "what the work items that the request handed to thread and process pools waited "
+    "for a worker, one added to the other, in seconds; absent without any",
     STALL_CALL: "what it was calling: a library's function, or a C function as far as it can be named",
     CODE_STACKTRACE: "innermost frames that were seen most often during the stall, the innermost first",
     GC_GENERATION: "`0`, `1` or `2`: how old the objects are that were looked at",
@@ -158,8 +172,11 @@ LOG_ATTRIBUTES = (THREAD_ID, THREAD_NAME, PROCESS_PID, TASK_NAME, REQUEST_ID)
 SPAN_ATTRIBUTES = (CODE_FUNCTION_NAME, EXECUTOR_NAME, EXECUTOR_TYPE, WORK_QUEUE_TIME, ERROR_TYPE)
 """What the span of a process pool's work item carries."""
 
-REQUEST_ATTRIBUTES = (STALL_OVERLAP,)
-"""What the span of a request may carry."""
+REQUEST_ATTRIBUTES = (
+    *(REQUEST_TASKS, REQUEST_BUSY_TIME, REQUEST_SCHEDULED_TIME, REQUEST_SLOW_STEPS),
+    *(REQUEST_EXECUTOR_WAIT, STALL_OVERLAP),
+)
+"""What the span of a request carries, as far as there is something to tell."""
 
 TASK_SPAN = "asyncio.task"
 """The name of a task's span begins so; the name of its coroutine function follows."""

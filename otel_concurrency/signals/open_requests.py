@@ -14,16 +14,14 @@ from dataclasses import dataclass
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
-from opentelemetry.trace import SpanKind
 
 from otel_concurrency.hooks.stalls import Stall
 from otel_concurrency.signals import names
+from otel_concurrency.signals.request_times import REQUESTS
 from otel_concurrency.signals.stand_in import seen_ids
 
 MAX_OPEN = 1000
 """Requests known at a time; those beyond are not told of what they waited for."""
-
-_REQUESTS = (SpanKind.SERVER, SpanKind.CONSUMER)
 
 
 @dataclass(slots=True)
@@ -50,7 +48,7 @@ class OpenRequests(SpanProcessor):
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """A span starts, in its thread."""
-        if self.is_on and span.kind in _REQUESTS and len(self._open) < MAX_OPEN:
+        if self.is_on and span.kind in REQUESTS and len(self._open) < MAX_OPEN:
             self._open[span.get_span_context().span_id] = _Request(span, threading.get_ident())
 
     def on_end(self, span: ReadableSpan) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanContext
 
+from otel_concurrency.probes import account
 from otel_concurrency.probes.stand_in import PureStandInState, stand_in_state
 from otel_concurrency.signals.forwarding import Forwarding
 
@@ -26,7 +27,7 @@ put = object.__setattr__
 
 _OWN = frozenset(
     {"_maker", "_real", "_around", "_created_in", "_code", "_function", "_continued"}
-    | {"_start_unix_ns", "_asked_unix_ns"}
+    | {"_start_unix_ns", "_asked_unix_ns", account.ATTRIBUTE}
 )
 _LOOKERS = "opentelemetry.sdk.metrics."
 """Who asks for the ids at each measurement, to keep few of them or none: the SDK's exemplars."""

@@ -17,6 +17,7 @@ from typing import Any
 from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanContext, TracerProvider
 
+from otel_concurrency.probes import account
 from otel_concurrency.probes.pure import coroutine_name, type_name
 from otel_concurrency.probes.tasks import SpanPlan
 from otel_concurrency.signals import names
@@ -110,6 +111,7 @@ class TaskSpans:
             put(stand_in, "_created_in", current)
             put(stand_in, "_code", code)
             put(stand_in, "_function", function)
+            put(stand_in, account.ATTRIBUTE, getattr(around, account.ATTRIBUTE, None))
             put(stand_in, "_start_unix_ns", self._clock())
             context = Context(current)
             put_into(context, SPAN_KEY, stand_in)

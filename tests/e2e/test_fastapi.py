@@ -232,3 +232,41 @@ def test_behind_a_base_http_middleware_attributes_land_on_the_server_span(
         (SERVER, "GET /tenants/{number}")
     ] * REQUESTS
     assert sorted(told, key=str) == [0, 1, 2]
+
+
+WORKING = {
+    "before": """
+    import time
+    from fastapi import Depends
+
+    async def part():
+        await asyncio.sleep(0)
+
+    async def work():
+        until = time.perf_counter() + 0.05
+        while time.perf_counter() < until:
+            pass
+        await asyncio.gather(*(part() for _ in range(5)))
+        await asyncio.to_thread(time.sleep, 0.001)
+""",
+    "arguments": "dependencies=[Depends(work)]",
+}
+
+
+@pytest.mark.parametrize("native", ["true", "false"])
+def test_a_request_says_where_its_time_went(run: Run, receiver: OtlpProtoTestServer, native: str) -> None:
+    env = environ_for(receiver) | {"OTEL_PYTHON_CONCURRENCY_NATIVE": native}
+    ended = run(program(**WORKING), env=env)
+    assert (ended.code, ended.err) == (0, "")
+    spans = [each.span for each in receiver.drain_spans() if each.span.kind == SERVER]
+    assert len(spans) == REQUESTS
+    for span in spans:
+        took = (span.end_time_unix_nano - span.start_time_unix_nano) / 1e9
+        said = {each.key: each.value for each in span.attributes if each.key.startswith("concurrency.")}
+        assert said["concurrency.task.count"].int_value == 5
+        assert 0 < said["concurrency.wait.executor"].double_value <= took
+        if native == "true":
+            assert 0.05 <= said["concurrency.busy_time"].double_value <= took
+            assert 0 < said["concurrency.scheduled_time"].double_value <= 5 * took
+        else:
+            assert said.keys() == {"concurrency.task.count", "concurrency.wait.executor"}

@@ -138,6 +138,23 @@ async def read(probe: TaskProbe) -> None:
     getattr(probe, "running", list)()
 
 
+async def with_accounts(probe: TaskProbe) -> None:
+    outer, inner, forgotten = (probe.new_account() for _ in range(3))
+    outer.begin()
+    await passes()
+    inner.begin(outer)
+    await asyncio.gather(*(passes() for _ in range(3)))
+    outer.end()
+    await passes()
+    inner.end()
+
+    async def forgets() -> None:
+        forgotten.begin()
+        await passes()
+
+    await asyncio.create_task(forgets())
+
+
 async def from_a_thread(probe: TaskProbe) -> None:
     thread = threading.Thread(target=asyncio.run, args=(passes(),))
     thread.start()
@@ -146,7 +163,7 @@ async def from_a_thread(probe: TaskProbe) -> None:
 
 STORIES: list[Callable[[TaskProbe], Any]] = [
     finished, failed, cancelled, never_started, destroyed, in_a_cycle, meddled_with, refused, eager,
-    in_a_shared_context, with_exemplars, read, from_a_thread,
+    in_a_shared_context, with_exemplars, read, with_accounts, from_a_thread,
 ]  # fmt: skip
 
 

@@ -234,6 +234,8 @@ proxy_step(Proxy *proxy, PyObject *argument, PyObject *const *error, Py_ssize_t 
     if (observed) {
         slot = thread_slot(live->row->probe->state);
         step.row = live->row;
+        step.live = live;
+        step.outer = NULL;
         step.began_ns = monotonic_ns(&live->row->probe->state->clock);
         if (slot != NULL) {
             step.outer = slot->innermost;
@@ -266,13 +268,13 @@ proxy_step(Proxy *proxy, PyObject *argument, PyObject *const *error, Py_ssize_t 
             ; /* the probe was reset during this step, in a forked child: the task is the parent's */
         }
         else if (outcome == PYGEN_NEXT) {
-            live_end_step(live, step.began_ns, now_ns, *result == Py_None ? SCHEDULED : WAITING, NULL);
+            live_end_step(live, step.began_ns, now_ns, *result == Py_None ? SCHEDULED : WAITING, step.outer, NULL);
         }
         else {
             /* The histograms may look up a context variable, and that not with an exception set. */
             PyObject *type, *value, *traceback;
             PyErr_Fetch(&type, &value, &traceback);
-            live_end_step(live, step.began_ns, now_ns, WAITING, NULL);
+            live_end_step(live, step.began_ns, now_ns, WAITING, step.outer, NULL);
             if (outcome == PYGEN_RETURN || (error != NULL && type == PyExc_StopIteration)) {
                 live_end(live, outcome_of_return(proxy), NULL, now_ns, NULL);
                 PyErr_Restore(type, value, traceback);
@@ -468,7 +470,7 @@ create_task_with_proxy(TaskProbe *probe, PyObject *const *arguments, size_t coun
     }
     PyObject *task = NULL;
     Row *row = row_of(probe, arguments[2]);
-    Begun begun = {NULL, NULL, NULL};
+    Begun begun = {NULL};
     if (probe->begin_span != NULL && given_context(arguments, count, keywords, probe->state) == NULL) {
         span_begin(probe, row, arguments[2], &begun);
     }
@@ -487,7 +489,7 @@ create_task_with_proxy(TaskProbe *probe, PyObject *const *arguments, size_t coun
                 live->done = 1; /* refused: there never was a task */
                 Told *told = live_told(live);
                 if (told != NULL) {
-                    begun.span = Py_NewRef(told->span);
+                    begun.span = Py_XNewRef(told->span);
                     live_set_told(live, NULL);
                     told_free(told);
                 }

@@ -15,6 +15,7 @@ struct ModuleState;
 /* One step that is under way; they nest where eager tasks or nested loops do. */
 typedef struct Step {
     struct Row *row;
+    struct Live *live;
     struct Step *outer;
     int64_t began_ns;
 } Step;
@@ -50,6 +51,7 @@ typedef struct Live {
     uint8_t done : 1;
     uint8_t watched : 1; /* the numbers of an Entry, not of a Proxy */
     uint8_t has_told : 1; /* it is a ToldLive, and somebody wants to hear of this task */
+    uint8_t is_owner : 1; /* a request began in it: the table of owners has its account */
 } Live;
 
 /* With room for who wants to hear; most entries have none, for the sake of 16 bytes. */

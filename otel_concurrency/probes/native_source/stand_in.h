@@ -5,6 +5,8 @@
 #ifndef OTEL_CONCURRENCY_STAND_IN_H
 #define OTEL_CONCURRENCY_STAND_IN_H
 
+#define ACCOUNT_ATTRIBUTE "_otel_concurrency_account" /* of spans, too */
+
 typedef struct {
     PyObject_HEAD
     PyObject *maker;
@@ -15,6 +17,7 @@ typedef struct {
     PyObject *function;
     PyObject *settled; /* NULL: open; None: nobody took the ids, and now nobody will */
     PyObject *continued; /* the span in which the task goes on in a trace of its own, or NULL */
+    PyObject *account; /* of the request that the task is part of, or NULL */
     long long start_unix_ns;
     long long asked_unix_ns; /* when the ids were last taken after the end of `real` */
 } StandIn;
@@ -32,6 +35,7 @@ stand_in_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(stand_in->function);
     Py_VISIT(stand_in->settled);
     Py_VISIT(stand_in->continued);
+    Py_VISIT(stand_in->account);
     return 0;
 }
 
@@ -47,6 +51,7 @@ stand_in_clear(PyObject *self)
     Py_CLEAR(stand_in->function);
     Py_CLEAR(stand_in->settled);
     Py_CLEAR(stand_in->continued);
+    Py_CLEAR(stand_in->account);
     return 0;
 }
 
@@ -97,6 +102,7 @@ static PyMemberDef stand_in_members[] = {
     {"_code", T_OBJECT, offsetof(StandIn, code), 0, NULL},
     {"_function", T_OBJECT, offsetof(StandIn, function), 0, NULL},
     {"_continued", T_OBJECT, offsetof(StandIn, continued), 0, NULL},
+    {ACCOUNT_ATTRIBUTE, T_OBJECT, offsetof(StandIn, account), 0, NULL},
     {"_start_unix_ns", T_LONGLONG, offsetof(StandIn, start_unix_ns), 0, NULL},
     {"_asked_unix_ns", T_LONGLONG, offsetof(StandIn, asked_unix_ns), 0, NULL},
     {NULL, 0, 0, 0, NULL},

@@ -6,9 +6,17 @@
 
 #include "stand_in.h"
 
+struct Account;
+static void account_add_task(struct Account *account);
+static void account_add_start(struct Account *account, int64_t delay_ns);
+static void account_step(Live *live, int64_t busy_ns, Step *outer);
+static struct Account *account_in(ModuleState *state, PyObject *key, PyObject *origin);
+static void owner_leave(Live *live);
+
 /* Of a live task; the pointer to it is all that other tasks carry. */
 typedef struct Told {
-    PyObject *span;
+    PyObject *span; /* NULL: nobody, there is but an account */
+    struct Account *account; /* of the request that it is part of, or NULL */
     PyObject *error; /* borrowed, as `task`, by whoever ends the task */
     PyObject *task;
     struct Told *next; /* among those whose task died */
@@ -21,6 +29,7 @@ typedef struct Told {
 /* A creation under way that somebody wants to hear of; all NULL else. */
 typedef struct {
     PyObject *span;
+    struct Account *account;
     PyObject *value; /* of the origin variable, in the task's context */
     PyObject *token;
 } Begun;
@@ -113,6 +122,7 @@ span_begin_here(TaskProbe *probe, Row *row, Begun *begun)
     if (around == NULL) {
         goto done; /* outside of any span */
     }
+    begun->account = (struct Account *)Py_XNewRef((PyObject *)account_in(probe->state, probe->span_key, current));
     if (row->span_name == NULL) {
         ask = 1;
         goto done;
@@ -130,6 +140,7 @@ span_begin_here(TaskProbe *probe, Row *row, Begun *begun)
             stand_in->created_in = Py_NewRef(current);
             stand_in->code = Py_NewRef(row->key);
             stand_in->function = Py_NewRef(row->span_name);
+            stand_in->account = Py_XNewRef((PyObject *)begun->account);
             stand_in->start_unix_ns = unix_ns();
             begun->token = PyContextVar_Set(probe->origin_var, context);
             if (begun->token != NULL) {
@@ -244,6 +255,7 @@ span_leave(TaskProbe *probe, Begun *begun)
 static void
 span_abandon(TaskProbe *probe, Begun *begun)
 {
+    Py_CLEAR(begun->account);
     if (begun->span != NULL) {
         PyObject *type, *value, *traceback;
         PyErr_Fetch(&type, &value, &traceback);
@@ -257,7 +269,7 @@ span_abandon(TaskProbe *probe, Begun *begun)
 static void
 told_attach(Live *live, Begun *begun)
 {
-    if (begun->span == NULL) {
+    if (begun->span == NULL && begun->account == NULL) {
         return;
     }
     Told *told = PyMem_Calloc(1, sizeof(Told));
@@ -266,7 +278,9 @@ told_attach(Live *live, Begun *begun)
         return;
     }
     told->span = begun->span;
+    told->account = begun->account;
     begun->span = NULL;
+    begun->account = NULL;
     told->start_delay_ns = -1;
     live_set_told(live, told);
 }
@@ -275,7 +289,9 @@ static void
 told_free(Told *told)
 {
     PyObject *span = told->span;
+    PyObject *account = (PyObject *)told->account;
     PyMem_Free(told);
+    Py_XDECREF(account);
     Py_XDECREF(span);
 }
 
@@ -302,6 +318,10 @@ told_end(Live *live, Outcome outcome, int64_t duration_ns)
     live_set_told(live, NULL);
     told->duration_ns = duration_ns;
     told->steps = live->steps;
+    if (told->span == NULL) {
+        told_free(told);
+        return;
+    }
     if (outcome == FINISHED && duration_ns < probe->span_threshold_ns && span_let_go(probe, told->span)) {
         told_free(told);
         return;
@@ -319,6 +339,10 @@ told_later(Live *live, int64_t duration_ns)
     Told *told = live_told(live);
     TaskProbe *probe = live->row->probe;
     live_set_told(live, NULL);
+    if (told->span == NULL) {
+        told_free(told);
+        return;
+    }
     told->duration_ns = duration_ns;
     told->steps = live->steps;
     told->error = told->task = NULL;

@@ -132,6 +132,9 @@ live_count(Live *live)
     Loop *loop = &live->row->probe->loops[live->loop];
     live->counted = 1;
     live->row->created++;
+    if (live->has_told) {
+        account_add_task(live_told(live)->account);
+    }
     loop->states[live->state]++;
     live->newer = NULL;
     live->older = loop->newest;
@@ -249,6 +252,7 @@ live_begin_step(Live *live, int64_t now_ns, PyObject *context)
         row_observe(live->row, &live->row->start_delays, now_ns - live->created_ns, context);
         if (live->has_told) {
             live_told(live)->start_delay_ns = now_ns - live->created_ns;
+            account_add_start(live_told(live)->account, now_ns - live->created_ns);
         }
     }
     live->steps++;
@@ -256,13 +260,14 @@ live_begin_step(Live *live, int64_t now_ns, PyObject *context)
     live_set_state(live, RUNNING);
 }
 
+/* `outer` is the step that this one is nested in, or NULL. */
 static ALWAYS_INLINE void
-live_end_step(Live *live, int64_t began_ns, int64_t now_ns, State state, PyObject *context)
+live_end_step(Live *live, int64_t began_ns, int64_t now_ns, State state, Step *outer, PyObject *context)
 {
     int64_t busy_ns = now_ns - began_ns;
     live->row->busy_ns += busy_ns;
-    if (live->has_told) {
-        live_told(live)->busy_ns += busy_ns;
+    if (live->has_told | live->is_owner) {
+        account_step(live, busy_ns, outer);
     }
     live_set_state(live, state);
     row_observe(live->row, &live->row->step_durations, busy_ns, context);
@@ -278,6 +283,9 @@ live_forget(Live *live)
     live_unlist(live);
     live->done = 1;
     live->counted = 0;
+    if (live->is_owner) {
+        owner_leave(live);
+    }
     Told *told = live_told(live);
     if (told != NULL) {
         live_set_told(live, NULL);
@@ -292,6 +300,9 @@ live_end(Live *live, Outcome outcome, PyTypeObject *error, int64_t now_ns, PyObj
 {
     Row *row = live->row;
     live->done = 1;
+    if (live->is_owner) {
+        owner_leave(live);
+    }
     if (!live->counted) {
         return;
     }

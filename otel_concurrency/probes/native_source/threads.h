@@ -28,6 +28,9 @@ typedef struct {
 /* A create_task under way: an eager task takes its first step inside it, before anyone knows its context. */
 typedef struct Creation {
     struct Creation *outer;
+    struct Account *told;  /* what the task will count for; borrowed */
+    struct Account *owner; /* of a request that began in that first step; strong */
+    int64_t nested_ns;     /* first steps of other eager tasks in it */
     PyObject *inner_task; /* what a create_task inside this one returned; only compared */
     PyObject *outer_context;
     int64_t began_ns; /* 0 until a context is entered */

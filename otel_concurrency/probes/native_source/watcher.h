@@ -302,6 +302,7 @@ begin_frame(ThreadSlot *slot, PyObject *entry, PyObject *outer_context)
     frame->before = live->state;
     frame->outer_context = outer_context;
     frame->step.row = live->row;
+    frame->step.live = live;
     frame->step.outer = slot->innermost;
     frame->step.began_ns = monotonic_ns(&slot->state->clock);
     slot->innermost = &frame->step;
@@ -326,7 +327,7 @@ end_frame(ThreadSlot *slot)
         }
         else {
             live_begin_step(&data->live, began_ns, data->context);
-            live_end_step(&data->live, began_ns, now_ns, WAITING, data->context);
+            live_end_step(&data->live, began_ns, now_ns, WAITING, slot->innermost, data->context);
             entry_check_end(state, entry, now_ns);
         }
         if (pending != NULL) {
@@ -380,7 +381,8 @@ context_switched(PyContextEvent event, PyObject *object)
 
 /* Enter a task that create_task just made. Returns 0 when it cannot be followed: then the twin counts it. */
 static int
-follow(TaskProbe *probe, PyObject *loop, Row *row, PyObject *task, int64_t created_ns, Creation *creation, Begun *begun)
+follow(TaskProbe *probe, ThreadSlot *slot, PyObject *loop, Row *row, PyObject *task, int64_t created_ns,
+       Creation *creation, Begun *begun)
 {
     ModuleState *state = probe->state;
     PyObject *context = PyObject_CallMethodNoArgs(task, state->name_get_context);
@@ -394,7 +396,8 @@ follow(TaskProbe *probe, PyObject *loop, Row *row, PyObject *task, int64_t creat
         return 0; /* shared with a live task: whose step a switch would be, nobody could say */
     }
     PyObject *arguments[] = {NULL, task, state->task_died};
-    PyTypeObject *type = begun->span != NULL ? state->told_entry_type : state->entry_type;
+    int is_told = begun->span != NULL || begun->account != NULL;
+    PyTypeObject *type = is_told ? state->told_entry_type : state->entry_type;
     PyObject *entry = PyObject_Vectorcall((PyObject *)type, arguments + 1, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
     if (entry == NULL) {
         PyErr_Clear();
@@ -402,7 +405,7 @@ follow(TaskProbe *probe, PyObject *loop, Row *row, PyObject *task, int64_t creat
         return 0;
     }
     EntryData *data = entry_data(state, entry);
-    memset(data, 0, begun->span != NULL ? sizeof(EntryData) : ENTRY_SIZE);
+    memset(data, 0, is_told ? sizeof(EntryData) : ENTRY_SIZE);
     state->entry_offset = (size_t)((char *)&data->live - (char *)entry); /* the same for all */
     data->live.row = row;
     data->live.loop = loop_index(probe, loop);
@@ -415,12 +418,13 @@ follow(TaskProbe *probe, PyObject *loop, Row *row, PyObject *task, int64_t creat
         return 0;
     }
     Py_INCREF(probe); /* the row is the probe's; given back when the task ends */
-    live_count(&data->live);
     told_attach(&data->live, begun);
+    live_count(&data->live);
     if (creation->began_ns != 0) { /* eager: its first step lies behind it */
         int64_t ended_ns = creation->ended_ns != 0 ? creation->ended_ns : monotonic_ns(&state->clock);
+        creation_leave(slot, creation, &data->live, ended_ns);
         live_begin_step(&data->live, creation->began_ns, context);
-        live_end_step(&data->live, creation->began_ns, ended_ns, WAITING, context);
+        live_end_step(&data->live, creation->began_ns, ended_ns, WAITING, NULL, context);
         Py_INCREF(entry);
         entry_check_end(state, entry, ended_ns);
         Py_DECREF(entry);
@@ -446,11 +450,11 @@ create_task_with_watcher(TaskProbe *probe, PyObject *const *arguments, size_t co
         slot->context = PyThreadState_Get()->context; /* before its first switch nobody told which one is current */
     }
     Row *row = row_of(probe, arguments[2]); /* before: an eager task may be done after, and its frame gone */
-    Begun begun = {NULL, NULL, NULL};
+    Begun begun = {NULL};
     if (probe->begin_span != NULL && context == NULL) {
         span_begin(probe, row, arguments[2], &begun);
     }
-    Creation creation = {.outer = slot->creation};
+    Creation creation = {.outer = slot->creation, .told = begun.account};
     slot->creation = &creation;
     int64_t created_ns = monotonic_ns(&state->clock);
     PyObject *task = PyObject_Vectorcall(arguments[0], arguments + 1, count - 1, keywords);
@@ -463,13 +467,15 @@ create_task_with_watcher(TaskProbe *probe, PyObject *const *arguments, size_t co
         creation.outer->inner_task = task;
     }
     if (task == NULL || task == creation.inner_task) {
+        Py_CLEAR(creation.owner);
         span_abandon(probe, &begun);
         return task; /* a loop's create_task that calls another's: followed already */
     }
-    if (!follow(probe, arguments[1], row, task, created_ns, &creation, &begun)) {
+    if (!follow(probe, slot, arguments[1], row, task, created_ns, &creation, &begun)) {
         int64_t age_ns = monotonic_ns(&state->clock) - created_ns; /* the twin has a clock of its own */
         probe_count_foreign(probe, arguments[1], arguments[2], task, system_monotonic_ns() - age_ns, &begun);
     }
+    Py_CLEAR(creation.owner); /* else the task has it */
     if (probe->died != NULL) {
         tell_of_died(probe);
     }

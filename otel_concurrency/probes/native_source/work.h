@@ -43,7 +43,7 @@ work_ended(Work *work, PyTypeObject *error, int64_t began_ns, int64_t ended_ns, 
         row->finished++;
     }
     PyObject *origin = work_origin(probe);
-    work_observe(probe, &row->queue_times, began_ns - work->submitted_ns, origin);
+    work_waited(probe, row, began_ns - work->submitted_ns, origin);
     FunctionRow *function = function_row_of(probe, row, work->function, args, count);
     if (function != NULL) {
         work_observe(probe, &function->run_times, ended_ns - began_ns, origin);

@@ -105,21 +105,24 @@ work_probe_reset(WorkProbe *probe, PyObject *Py_UNUSED(ignored))
 }
 
 PyDoc_STRVAR(work_probe_doc,
-"WorkProbe(name_of, *, max_pools, max_functions, max_error_types, origin=None)\n--\n\n"
+"WorkProbe(name_of, *, max_pools, max_functions, max_error_types, origin=None, span_key=None)\n--\n\n"
 "Numbers of work items by pool.\n\n"
 "Args:\n"
 "    name_of: Called with (function, args) for the name of what is no plain function.\n"
 "    max_pools: Names kept; further pools share the row `_other` of their kind.\n"
 "    max_functions: Function names kept over all pools, then `_other`.\n"
 "    max_error_types: Exception type names kept over all pools, then `_other`.\n"
-"    origin: Context variable whose value exemplars keep.");
+"    origin: Context variable whose value exemplars keep.\n"
+"    span_key: Under which such a value holds the span whose account hears of waiting.");
 
 static int
 work_probe_init(WorkProbe *probe, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"name_of", "max_pools", "max_functions", "max_error_types", "origin", NULL};
+    static char *names[] = {"name_of", "max_pools", "max_functions", "max_error_types", "origin", "span_key",
+                            NULL};
     PyObject *name_of;
     PyObject *origin = Py_None;
+    PyObject *span_key = Py_None;
     Py_ssize_t max_pools = -1;
     Py_ssize_t max_functions = -1;
     Py_ssize_t max_error_types = -1;
@@ -127,8 +130,8 @@ work_probe_init(WorkProbe *probe, PyObject *args, PyObject *kwargs)
         PyErr_SetString(PyExc_RuntimeError, "a WorkProbe is initialised once");
         return -1;
     }
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$nnnO", names, &name_of, &max_pools, &max_functions,
-                                     &max_error_types, &origin)) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$nnnOO", names, &name_of, &max_pools, &max_functions,
+                                     &max_error_types, &origin, &span_key)) {
         return -1;
     }
     if (!PyCallable_Check(name_of) || (origin != Py_None && !PyContextVar_CheckExact(origin))) {
@@ -149,6 +152,7 @@ work_probe_init(WorkProbe *probe, PyObject *args, PyObject *kwargs)
     probe->max_functions = max_functions;
     probe->max_error_types = max_error_types;
     probe->origin_var = origin != Py_None ? Py_NewRef(origin) : NULL;
+    probe->span_key = span_key != Py_None ? Py_NewRef(span_key) : NULL;
     bucket_table_init(&probe->buckets);
     probe->name_of = Py_NewRef(name_of);
     return 0;
@@ -187,6 +191,7 @@ work_probe_traverse(WorkProbe *probe, visitproc visit, void *arg)
     Py_VISIT(Py_TYPE(probe));
     Py_VISIT(probe->module);
     Py_VISIT(probe->origin_var);
+    Py_VISIT(probe->span_key);
     Py_VISIT(probe->name_of);
     for (Py_ssize_t i = 0; i < probe->row_count; i++) {
         int result = work_row_traverse(probe->rows[i], visit, arg);
@@ -202,6 +207,7 @@ static int
 work_probe_clear(WorkProbe *probe)
 {
     Py_CLEAR(probe->origin_var);
+    Py_CLEAR(probe->span_key);
     for (Py_ssize_t i = 0; i < probe->row_count; i++) {
         WorkRow *row = probe->rows[i];
         histogram_drop_exemplars(&row->queue_times);

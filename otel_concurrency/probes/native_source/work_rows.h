@@ -38,6 +38,7 @@ typedef struct {
     struct ModuleState *state;
     PyObject *module;         /* keeps `state` alive */
     PyObject *origin_var;     /* ContextVar or NULL */
+    PyObject *span_key;       /* of the current span in a value of it, or NULL */
     PyObject *name_of;        /* (function, args) -> name, for what is no plain function or method */
     PyObject *error_names;    /* set of exception type names and reasons in use */
     PyObject *function_names; /* set of function names in use */
@@ -300,6 +301,14 @@ work_observe(WorkProbe *probe, Histogram *histogram, int64_t ns, PyObject *origi
     }
 }
 
+/* A work item has waited for a worker: tell the request that it is part of, too. */
+static void
+work_waited(WorkProbe *probe, WorkRow *row, int64_t ns, PyObject *origin)
+{
+    account_add_queue(account_in(probe->state, probe->span_key, origin), ns);
+    work_observe(probe, &row->queue_times, ns, origin);
+}
+
 /* The end of a work item that was timed elsewhere; times below 0 are unknown, what is NULL is none. */
 typedef struct {
     int64_t queue_ns;
@@ -325,7 +334,7 @@ count_end(PoolProbe *pool, const End *end, int cancelled)
         row->finished++;
     }
     if (end->queue_ns >= 0) {
-        work_observe(probe, &row->queue_times, end->queue_ns, end->origin);
+        work_waited(probe, row, end->queue_ns, end->origin);
     }
     if (end->transfer_ns >= 0) {
         work_observe(probe, &row->transfer_times, end->transfer_ns, end->origin);

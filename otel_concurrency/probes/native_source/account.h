@@ -1,0 +1,536 @@
+/* What the work of one request took: the twin of probes/account.py.
+
+   Tasks that are created inside a request carry its account, and each of their steps adds to it. The task in which the
+   request began is older than the account, so it carries none: its steps are led to the account by a table, for as long
+   as the request is open, and a bit says that there is something to find. */
+
+#ifndef OTEL_CONCURRENCY_ACCOUNT_H
+#define OTEL_CONCURRENCY_ACCOUNT_H
+
+typedef struct Account {
+    PyObject_HEAD
+    struct Account *outer;     /* that of a request around this one, in this process; adds up, too */
+    struct Account *displaced; /* what the task in which it began counted for until then */
+    Live *own;                 /* that task; NULL: none, or it is over. The key in the table of owners */
+    int64_t busy_ns;
+    int64_t start_delay_ns;
+    int64_t queue_ns;
+    uint64_t tasks;
+    uint64_t slow_steps;
+    uint64_t queued;
+    char is_open;
+    char sees_steps;
+    char depth; /* of what it displaced */
+} Account;
+
+#define MAX_DISPLACED 8
+
+/* --- the table of owners: open addressing by task, linear probing, deletion by shifting back --- */
+
+static inline size_t
+owner_home(ModuleState *state, Live *live)
+{
+    return pointer_hash(live) & state->owner_mask;
+}
+
+static Account *
+owner_find(ModuleState *state, Live *live)
+{
+    if (state->owners == NULL) {
+        return NULL;
+    }
+    Account *account;
+    size_t place = owner_home(state, live);
+    while ((account = state->owners[place]) != NULL && account->own != live) {
+        place = (place + 1) & state->owner_mask;
+    }
+    return account;
+}
+
+static void
+owner_place(ModuleState *state, Account *account)
+{
+    size_t place = owner_home(state, account->own);
+    while (state->owners[place] != NULL) {
+        place = (place + 1) & state->owner_mask;
+    }
+    state->owners[place] = account;
+}
+
+/* Lead the steps of `account->own`, which has no place yet, to the account. -1 without memory. */
+static int
+owner_add(ModuleState *state, Account *account)
+{
+    if (state->owners == NULL || state->owner_count * 2 > state->owner_mask) {
+        size_t before_size = state->owners != NULL ? state->owner_mask + 1 : 0;
+        size_t size = before_size != 0 ? before_size * 2 : 64;
+        Account **before = state->owners;
+        Account **owners = PyMem_Calloc(size, sizeof(Account *));
+        if (owners == NULL) {
+            return -1;
+        }
+        state->owners = owners;
+        state->owner_mask = size - 1;
+        for (size_t i = 0; i < before_size; i++) {
+            if (before[i] != NULL) {
+                owner_place(state, before[i]);
+            }
+        }
+        PyMem_Free(before);
+    }
+    owner_place(state, (Account *)Py_NewRef((PyObject *)account));
+    state->owner_count++;
+    account->own->is_owner = 1;
+    return 0;
+}
+
+/* Take a task's place away. Returns the table's reference to the account, NULL if there was none. */
+static Account *
+owner_take(ModuleState *state, Live *live)
+{
+    Account *account = owner_find(state, live);
+    if (account == NULL) {
+        return NULL;
+    }
+    size_t hole = owner_home(state, live);
+    while (state->owners[hole] != account) {
+        hole = (hole + 1) & state->owner_mask;
+    }
+    for (size_t next = (hole + 1) & state->owner_mask; state->owners[next] != NULL;
+         next = (next + 1) & state->owner_mask) {
+        size_t home = owner_home(state, state->owners[next]->own);
+        if (((next - home) & state->owner_mask) >= ((next - hole) & state->owner_mask)) {
+            state->owners[hole] = state->owners[next];
+            hole = next;
+        }
+    }
+    state->owners[hole] = NULL;
+    state->owner_count--;
+    live->is_owner = 0;
+    return account;
+}
+
+/* The task is over, whatever request it has begun. */
+static NEVER_INLINE void
+owner_leave(Live *live)
+{
+    Account *account = owner_take(live->row->probe->state, live);
+    for (Account *each = account; each != NULL; each = each->displaced) {
+        each->own = NULL;
+    }
+    Py_XDECREF(account);
+}
+
+static void
+owners_free_all(ModuleState *state)
+{
+    for (size_t i = 0; state->owners != NULL && i <= state->owner_mask; i++) {
+        Py_CLEAR(state->owners[i]);
+    }
+    PyMem_Free(state->owners);
+    state->owners = NULL;
+    state->owner_mask = state->owner_count = 0;
+}
+
+/* --- adding up --- */
+
+/* The account that a task's steps count for, or NULL. Borrowed. */
+static inline Account *
+live_account(Live *live)
+{
+    if (live->is_owner) {
+        return owner_find(live->row->probe->state, live);
+    }
+    return live->has_told ? live_told(live)->account : NULL;
+}
+
+static void
+account_add_busy(Account *account, int64_t ns, int slow)
+{
+    for (; account != NULL; account = account->outer) {
+        if (account->is_open) {
+            account->busy_ns += ns;
+            account->slow_steps += (uint64_t)slow;
+        }
+    }
+}
+
+static NEVER_INLINE void
+account_add_task(Account *account)
+{
+    for (; account != NULL; account = account->outer) {
+        account->tasks += (uint64_t)account->is_open;
+        account->sees_steps = 1;
+    }
+}
+
+static NEVER_INLINE void
+account_add_start(Account *account, int64_t delay_ns)
+{
+    for (; account != NULL; account = account->outer) {
+        if (account->is_open) {
+            account->start_delay_ns += delay_ns;
+        }
+    }
+}
+
+static void
+account_add_queue(Account *account, int64_t ns)
+{
+    for (; account != NULL; account = account->outer) {
+        if (account->is_open) {
+            account->queued++;
+            account->queue_ns += ns;
+        }
+    }
+}
+
+/* A step of a task that somebody wants to hear of, or that began a request. `outer` is the step that it is nested in, as
+   that of an eager task is: the time is not counted twice. */
+static NEVER_INLINE void
+account_step(Live *live, int64_t busy_ns, Step *outer)
+{
+    if (live->has_told) {
+        live_told(live)->busy_ns += busy_ns;
+    }
+    account_add_busy(live_account(live), busy_ns, busy_ns >= live->row->probe->slow_ns);
+    if (outer != NULL) {
+        account_add_busy(live_account(outer->live), -busy_ns, 0);
+    }
+}
+
+/* An attribute that may be missing, without the price of an AttributeError where it is. */
+#if PY_VERSION_HEX >= 0x030D0000
+#define optional_attribute PyObject_GetOptionalAttr
+#else
+#define optional_attribute _PyObject_LookupAttr
+#endif
+
+/* The open account of the span in a value of the origin variable; NULL: none. Borrowed from the span. */
+static Account *
+account_in(ModuleState *state, PyObject *key, PyObject *origin)
+{
+    if (key == NULL || origin == NULL || !PyDict_Check(origin)) {
+        return NULL;
+    }
+    PyObject *account = NULL;
+    PyObject *span = PyDict_GetItemWithError(origin, key);
+    if (span != NULL) {
+        if (PyObject_TypeCheck(span, state->stand_in_state_type)) {
+            account = ((StandIn *)span)->account;
+        }
+        else {
+            (void)optional_attribute(span, state->name_account, &account);
+            Py_XDECREF(account); /* it stays in the span */
+        }
+    }
+    PyErr_Clear();
+    if (account == NULL || !Py_IS_TYPE(account, state->account_type) || !((Account *)account)->is_open) {
+        return NULL;
+    }
+    return (Account *)account;
+}
+
+/* That of where we are. New, or NULL. */
+static Account *
+account_now(TaskProbe *probe)
+{
+    PyObject *current = NULL;
+    if (probe->span_key == NULL || probe->origin_var == NULL
+        || PyContextVar_Get(probe->origin_var, NULL, &current) < 0) {
+        PyErr_Clear();
+        return NULL;
+    }
+    Account *account = (Account *)Py_XNewRef((PyObject *)account_in(probe->state, probe->span_key, current));
+    Py_XDECREF(current);
+    return account;
+}
+
+/* --- first steps of eager tasks, which lie inside their creation: nobody knows the task yet --- */
+
+#ifdef WATCH_CONTEXTS
+/* This creation, if we are in the first step of its task, and in no other step inside that. */
+static Creation *
+creation_in_step(ThreadSlot *slot, Creation *creation)
+{
+    if (slot == NULL || creation == NULL || creation->began_ns == 0 || creation->ended_ns != 0
+        || (slot->innermost != NULL && slot->innermost->began_ns >= creation->began_ns)) {
+        return NULL;
+    }
+    return creation;
+}
+
+/* A request ends in the step that it began in. */
+static void
+creation_give_back(Creation *creation, Account *account)
+{
+    if (creation->owner != account) {
+        return;
+    }
+    while (creation->owner != NULL && !creation->owner->is_open) {
+        Py_XSETREF(creation->owner, (Account *)Py_XNewRef((PyObject *)creation->owner->displaced));
+    }
+}
+
+static Account *
+creation_account(Creation *creation)
+{
+    return creation->owner != NULL ? creation->owner : creation->told;
+}
+
+/* A task is known whose first step is over: it owns what began in that, and the time counts once. */
+static void
+creation_leave(ThreadSlot *slot, Creation *creation, Live *live, int64_t ended_ns)
+{
+    Account *owner = creation->owner;
+    creation->owner = NULL;
+    if (owner != NULL) {
+        owner->own = live;
+        int failed = owner_add(slot->state, owner) < 0;
+        for (Account *each = owner; each != NULL; each = each->displaced) {
+            each->own = failed ? NULL : live;
+        }
+        Py_DECREF(owner);
+    }
+    if (!(live->has_told | live->is_owner)) {
+        return;
+    }
+    account_add_busy(live_account(live), -creation->nested_ns, 0);
+    int64_t busy_ns = ended_ns - creation->began_ns;
+    Creation *outer = creation_in_step(slot, creation->outer);
+    if (outer != NULL) {
+        outer->nested_ns += busy_ns;
+    }
+    else if (slot->innermost != NULL) {
+        account_add_busy(live_account(slot->innermost->live), -busy_ns, 0);
+    }
+}
+#endif
+
+/* --- the type --- */
+
+/* Hang a request on the step that runs now. */
+static void
+account_own(Account *account, Account *before)
+{
+    account->sees_steps = 1;
+    if (before != NULL && before->is_open && before->depth < MAX_DISPLACED) {
+        account->displaced = before;
+        if (account->depth <= before->depth) {
+            account->depth = (char)(before->depth + 1);
+        }
+    }
+    else if (before != NULL) {
+        before->own = NULL;
+        Py_DECREF(before);
+    }
+}
+
+PyDoc_STRVAR(account_begin_doc,
+"begin(outer=None, /)\n--\n\n"
+"Count the steps of the task that runs now, too, from now on; `outer` is the account of a request around.");
+
+static PyObject *
+account_begin(Account *account, PyObject *const *args, Py_ssize_t count)
+{
+    ModuleState *state = PyType_GetModuleState(Py_TYPE(account));
+    if (count > 1 || account->is_open) {
+        PyErr_SetString(PyExc_TypeError, "begin() takes an account at most, and only once");
+        return NULL;
+    }
+    account->is_open = 1;
+    if (count == 1 && Py_IS_TYPE(args[0], state->account_type) && args[0] != (PyObject *)account
+        && account->outer == NULL && ((Account *)args[0])->depth < MAX_DISPLACED) {
+        account->outer = (Account *)Py_NewRef(args[0]);
+        account->depth = (char)(account->outer->depth + 1);
+    }
+    ThreadSlot *slot = thread_slot(state);
+    if (slot == NULL) {
+        Py_RETURN_NONE;
+    }
+#ifdef WATCH_CONTEXTS
+    Creation *creation = creation_in_step(slot, slot->creation);
+    if (creation != NULL) {
+        account->busy_ns -= monotonic_ns(&state->clock) - creation->began_ns - creation->nested_ns;
+        account_own(account, creation->owner);
+        creation->owner = (Account *)Py_NewRef((PyObject *)account);
+        Py_RETURN_NONE;
+    }
+#endif
+    Step *step = slot->innermost;
+    if (step == NULL || step->live->done) {
+        Py_RETURN_NONE;
+    }
+    Live *live = step->live;
+    Account *before = live->is_owner ? owner_take(state, live) : NULL;
+    account->own = live;
+    if (owner_add(state, account) < 0) {
+        account->own = NULL;
+        Py_XDECREF(before);
+        Py_RETURN_NONE;
+    }
+    account->busy_ns -= monotonic_ns(&state->clock) - step->began_ns; /* the whole step will be added */
+    account_own(account, before);
+    Py_RETURN_NONE;
+}
+
+static int
+account_includes(Account *account, Account *wanted)
+{
+    while (account != NULL && account != wanted) {
+        account = account->outer;
+    }
+    return account != NULL;
+}
+
+/* Let the task in which it began count for whom it did before. */
+static void
+account_give_back(ModuleState *state, Account *account)
+{
+    Live *live = account->own;
+    if (live == NULL || owner_find(state, live) != account) {
+        return; /* a later one is in its place, and passes it over when it ends */
+    }
+    Account *held = owner_take(state, live);
+    Account *next = account->displaced;
+    while (next != NULL && !next->is_open) {
+        next->own = NULL;
+        next = next->displaced;
+    }
+    if (next != NULL && owner_add(state, next) < 0) {
+        next->own = NULL;
+    }
+    account->own = NULL;
+    Py_DECREF(held);
+}
+
+PyDoc_STRVAR(account_end_doc,
+"end()\n--\n\n"
+"Count up to now, and nothing any more.");
+
+static PyObject *
+account_end(Account *account, PyObject *Py_UNUSED(ignored))
+{
+    ModuleState *state = PyType_GetModuleState(Py_TYPE(account));
+    if (!account->is_open) {
+        Py_RETURN_NONE;
+    }
+    int64_t until_ns = monotonic_ns(&state->clock);
+    ThreadSlot *slot = thread_slot(state);
+#ifdef WATCH_CONTEXTS
+    Creation *creation = slot != NULL ? slot->creation : NULL;
+    while ((creation = creation_in_step(slot, creation)) != NULL) {
+        if (account_includes(creation_account(creation), account)) {
+            account->busy_ns += until_ns - creation->began_ns - creation->nested_ns;
+        }
+        until_ns = creation->began_ns;
+        creation = creation->outer;
+    }
+#endif
+    for (Step *step = slot != NULL ? slot->innermost : NULL; step != NULL; step = step->outer) {
+        if (account_includes(live_account(step->live), account)) {
+            account->busy_ns += until_ns - step->began_ns;
+        }
+        until_ns = step->began_ns;
+    }
+    account->is_open = 0;
+#ifdef WATCH_CONTEXTS
+    creation = slot != NULL ? slot->creation : NULL;
+    while ((creation = creation_in_step(slot, creation)) != NULL) {
+        creation_give_back(creation, account);
+        creation = creation->outer;
+    }
+#endif
+    account_give_back(state, account);
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(account_task_doc,
+"add_task()\n--\n\n"
+"Count a task whose steps nobody sees.");
+
+static PyObject *
+account_count_task(Account *account, PyObject *Py_UNUSED(ignored))
+{
+    for (; account != NULL; account = account->outer) {
+        account->tasks += (uint64_t)account->is_open;
+    }
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(account_queue_doc,
+"add_queue(ns, /)\n--\n\n"
+"Count a work item that has waited for a worker.");
+
+static PyObject *
+account_count_queue(Account *account, PyObject *argument)
+{
+    long long ns = PyLong_AsLongLong(argument);
+    if (ns == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    account_add_queue(account, ns);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+account_read(Account *account, PyObject *Py_UNUSED(ignored))
+{
+    int64_t seen[] = {account->busy_ns, account->start_delay_ns};
+    if (!account->sees_steps) {
+        return Py_BuildValue("(KOOKKL)", (unsigned long long)account->tasks, Py_None, Py_None,
+                             (unsigned long long)account->slow_steps, (unsigned long long)account->queued,
+                             (long long)account->queue_ns);
+    }
+    return Py_BuildValue("(KLLKKL)", (unsigned long long)account->tasks, (long long)(seen[0] > 0 ? seen[0] : 0),
+                         (long long)seen[1], (unsigned long long)account->slow_steps,
+                         (unsigned long long)account->queued, (long long)account->queue_ns);
+}
+
+PyDoc_STRVAR(account_read_doc,
+"read()\n--\n\n"
+"Return the numbers, as `AccountRead` has them.");
+
+static PyObject *
+account_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
+{
+    return type->tp_alloc(type, 0); /* all zero */
+}
+
+/* What it refers to never refers back, so no collector needs to know. */
+static void
+account_dealloc(PyObject *self)
+{
+    Account *account = (Account *)self;
+    PyTypeObject *type = Py_TYPE(self);
+    Py_XDECREF(account->outer);
+    Py_XDECREF(account->displaced);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyMethodDef account_methods[] = {
+    {"begin", (PyCFunction)(void (*)(void))account_begin, METH_FASTCALL, account_begin_doc},
+    {"end", (PyCFunction)account_end, METH_NOARGS, account_end_doc},
+    {"add_task", (PyCFunction)account_count_task, METH_NOARGS, account_task_doc},
+    {"add_queue", (PyCFunction)account_count_queue, METH_O, account_queue_doc},
+    {"read", (PyCFunction)account_read, METH_NOARGS, account_read_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot account_slots[] = {
+    {Py_tp_new, account_new},
+    {Py_tp_dealloc, account_dealloc},
+    {Py_tp_methods, account_methods},
+    {Py_tp_doc, (void *)"Account()\n--\n\nWhat the work of one request took."},
+    {0, NULL},
+};
+
+static PyType_Spec account_spec = {
+    .name = "otel_concurrency.probes._native.Account",
+    .basicsize = sizeof(Account),
+    .flags = Py_TPFLAGS_DEFAULT,
+    .slots = account_slots,
+};
+
+#endif
