@@ -8,6 +8,7 @@ import threading
 import time
 from bisect import bisect
 from collections.abc import Callable
+from itertools import accumulate
 
 import pytest
 
@@ -69,15 +70,24 @@ def test_where_more_was_due_the_next_iteration_counts_in_the_order_of_coming(tim
 def test_short_iterations_are_told_by_their_mean_and_waiting_as_nothing(timer: LoopTimer) -> None:
     select = timer.begin_select(lambda timeout: time.sleep(timeout or 0) or [])
     select(0.05)
+    took = []
     for _ in range(300):
+        began = time.monotonic()
         spin(0.1)
+        took.append(time.monotonic() - began)
         select(0.0001)
     timer.end()
     read = timer.read()
     assert read.delays.zero_count == read.idle_ns // EVERY_NS
     shorts = read.durations.sum_ns // EVERY_NS
-    assert sum(read.delays.bucket_counts) == pytest.approx(shorts, rel=0.2)
-    assert read.delays.quantile_s(1 - 0.5 * shorts / read.delays.count) < 0.0005
+    counts = read.delays.bucket_counts
+    assert shorts - len(counts) - 1 <= sum(counts) <= shorts + 1  # the time in each bucket is rounded down
+    # Half of the time was in iterations that took no longer; a busy machine makes some of them far longer.
+    times = sorted(took)
+    middle = next(
+        each for each, so_far in zip(times, accumulate(times), strict=True) if so_far >= sum(times) / 2
+    )
+    assert read.delays.quantile_s(1 - 0.5 * shorts / read.delays.count) < max(0.0005, 1.2 * middle)
 
 
 def test_an_empty_one_stays_empty() -> None:
