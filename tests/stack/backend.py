@@ -9,7 +9,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from _stack.state import State
@@ -27,7 +27,7 @@ _open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A span as Jaeger returns it; ids in hex, `parent_id` empty for a root."""
+    """A span as Jaeger returns it; ids in hex, `parent_id` empty for a root, attributes as text."""
 
     service: str
     name: str
@@ -35,6 +35,7 @@ class Span:
     trace_id: str
     span_id: str
     parent_id: str
+    attributes: dict[str, str] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +184,7 @@ def _spans(answer: dict[str, Any]) -> list[Span]:
             trace_id=span["traceId"],
             span_id=span["spanId"],
             parent_id=span.get("parentSpanId", ""),
+            attributes=_attributes(span),
         )
         for resource in answer["result"]["resourceSpans"]
         for scope in resource["scopeSpans"]
@@ -200,6 +202,7 @@ def _ui_spans(trace: dict[str, Any]) -> list[Span]:
             trace_id=span["traceID"],
             span_id=span["spanID"],
             parent_id=next((one["spanID"] for one in span["references"] if one["refType"] == "CHILD_OF"), ""),
+            attributes={tag["key"]: str(tag["value"]) for tag in span["tags"]},
         )
         for span in trace["spans"]
     ]
@@ -220,10 +223,10 @@ def _series(row: dict[str, Any]) -> Series:
 
 
 def _record(text: str) -> Record:
-    def field(name: str, pattern: str) -> str:
+    def found(name: str, pattern: str) -> str:
         match = re.search(rf"^{name}: {pattern}$", text, re.MULTILINE)
         return match[1] if match else ""
 
     return Record(
-        field("Body", r"Str\((.*)\)"), field("Trace ID", r"([0-9a-f]*)"), field("Span ID", r"([0-9a-f]*)")
+        found("Body", r"Str\((.*)\)"), found("Trace ID", r"([0-9a-f]*)"), found("Span ID", r"([0-9a-f]*)")
     )

@@ -128,6 +128,10 @@ def test_of_twenty_tasks_of_a_request_three_are_there(
         ("asyncio.task __main__.queries", "GET /cart"),
         ("asyncio.task __main__.slow", "GET /cart"),
     ]
+    [request] = [span.attributes for span in spans if span.name == "GET /cart"]
+    assert request["concurrency.task.count"] == "20"
+    if native == "true":
+        assert float(request["concurrency.busy_time"]) > 0
 
 
 def test_a_worker_that_outlives_its_request_is_in_two_traces_that_are_linked(
