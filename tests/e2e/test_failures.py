@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
-from opentelemetry.test._otlp_test_server import OtlpProtoTestServer
 
 from tests.conftest import WITH_UVLOOP
-from tests.e2e.conftest import COMMAND, clean_environ, environ_for
+from tests.e2e.outcomes import Outcome, about, attributes, created_in, outcome
 
 PROGRAM = Path(__file__).with_name("failing.py")
 
@@ -55,80 +51,9 @@ SILENT = (
 ROWS = (*TOLD, *RAISED_NOTHING, *TRACELESS, *SILENT, "context_detach")
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a program exported, and what it printed."""
-
-    err: str
-    spans: dict[str, Any]
-    tasks: dict[bytes, Any]
-    records: list[Any]
-    failures: dict[tuple[str, str], int]
-
-
-def attributes(pairs: Any) -> dict[str, Any]:
-    return {pair.key: getattr(pair.value, pair.value.WhichOneof("value")) for pair in pairs}
-
-
-def last_totals(metrics: Any) -> dict[tuple[str, str, str], int]:
-    """The last total of each process, by the process, the kind of failure and the type of the exception."""
-    totals = {}
-    for metric in metrics:
-        if metric.metric.name == "python.failures":
-            process = attributes(metric.resource.attributes)["service.instance.id"]
-            for point in metric.metric.sum.data_points:
-                told = attributes(point.attributes)
-                key = process, told["python.failure.kind"], told.get("error.type", "")
-                totals[key] = point.as_int
-    return totals
-
-
-# Starting processes and interpreters holds the loop; that is told of, too, and tested elsewhere.
-NO_STALLS = {"OTEL_PYTHON_CONCURRENCY_STALL_THRESHOLD": "0"}
-
-
-def outcome(*command: str, env: dict[str, str] | None = None) -> Outcome:
-    """Run a program to its end under `opentelemetry-instrument`."""
-    with OtlpProtoTestServer() as receiver:
-        ended = subprocess.run(
-            [str(COMMAND), *command],
-            env=clean_environ() | environ_for(receiver) | NO_STALLS | (env or {}),
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        failures: dict[tuple[str, str], int] = {}
-        for (_, *key), count in last_totals(receiver.drain_metrics()).items():
-            kind, error = key
-            failures[kind, error] = failures.get((kind, error), 0) + count
-        spans = [each.span for each in receiver.drain_spans()]
-        return Outcome(
-            ended.stderr,
-            {span.name: span for span in spans},
-            {span.span_id: span for span in spans if span.name.startswith("asyncio.task ")},
-            [each.log_record for each in receiver.drain_log_records()],
-            failures,
-        )
-
-
 @pytest.fixture(scope="module", params=["asyncio", WITH_UVLOOP])
 def all_rows(request: pytest.FixtureRequest) -> Outcome:
     return outcome(sys.executable, str(PROGRAM), request.param, *ROWS)
-
-
-def about(all_rows: Outcome, row: str) -> list[Any]:
-    """The records that a row's failure made."""
-    return [
-        record
-        for record in all_rows.records
-        if row in (record.body.string_value, attributes(record.attributes).get("exception.message"))
-    ]
-
-
-def created_in(all_rows: Outcome, record: Any) -> tuple[bytes, bytes]:
-    """The span that the work was created in: around its task, where that has a span of its own."""
-    task = all_rows.tasks.get(record.span_id)
-    return record.trace_id, record.span_id if task is None else task.parent_span_id
 
 
 @pytest.mark.parametrize("row", TOLD)
@@ -256,6 +181,29 @@ def job():
         with tracer.start_as_current_span("inner"):
             fails(2)
 
+def job_tried_again():
+    # Until an exception is where the one before it was in memory.
+    places = set()
+    while True:
+        try:
+            tried(places)
+        except LookupError as error:
+            if error.args == ("again",):
+                raise
+
+def tried(places):
+    with tracer.start_as_current_span("handled") as span:
+        error = LookupError()
+        try:
+            if id(error) in places:
+                span.update_name("inner")
+                error.args = ("again",)
+            places.clear()
+            places.add(id(error))
+            raise error
+        finally:
+            del error
+
 def job_of_steps():
     with step("job"), step("inner"):
         fails(2)
@@ -268,11 +216,29 @@ def decorated():
 async def task():
     job()
 
+async def group():
+    async with asyncio.TaskGroup() as group:
+        group.create_task(task())
+        group.create_task(handled_later())
+
+async def handled_later():
+    await asyncio.sleep(0)
+    handled()
+
 handled()
 """
 
 
-@pytest.mark.parametrize("job", ["job()", "job_of_steps()", "decorated()", "asyncio.run(task())"])
+SINCE_311 = pytest.mark.skipif(sys.version_info < (3, 11), reason="groups came with CPython 3.11")
+
+
+@pytest.mark.parametrize(
+    "job",
+    [
+        *("job()", "job_tried_again()", "job_of_steps()", "decorated()", "asyncio.run(task())"),
+        pytest.param("asyncio.run(group())", marks=SINCE_311),
+    ],
+)
 def test_an_uncaught_exception_is_told_in_the_span_that_it_was_raised_in(job: str) -> None:
     ended = outcome(sys.executable, "-c", IN_A_SPAN + job)
     (record,) = ended.records
