@@ -11,21 +11,29 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 Callback = Callable[[ModuleType], None]
+Around = Callable[[], AbstractContextManager[object]]
 
 _logger = logging.getLogger(__name__)
 
 
-def when_imported(name: str, callback: Callback) -> Callable[[], None]:
+class _Awaiting(NamedTuple):
+    callback: Callback
+    around: Around
+
+
+def when_imported(name: str, callback: Callback, *, around: Around = nullcontext) -> Callable[[], None]:
     """Call back with a module: now if it has been imported, else as soon as its code has run.
 
     Args:
         name: The module's full name.
         callback: Called once at most, on the thread that imports; what it raises is logged.
+        around: Makes the context that the module's code runs in; must not raise.
 
     Returns:
         What takes it back; nothing where the module has come.
@@ -34,7 +42,7 @@ def when_imported(name: str, callback: Callback) -> Callable[[], None]:
     if module is not None and not _is_being_imported(module):
         _tell(callback, module)
         return _do_nothing
-    _finder.add(name, callback)
+    _finder.add(name, _Awaiting(callback, around))
     return lambda: _finder.drop(name, callback)
 
 
@@ -42,18 +50,18 @@ class _Finder:
     """Stands first in `sys.meta_path` while something is awaited."""
 
     def __init__(self) -> None:
-        self._awaited: dict[str, tuple[Callback, ...]] = {}
+        self._awaited: dict[str, tuple[_Awaiting, ...]] = {}
 
     def __repr__(self) -> str:
         return f"<finder of otel_concurrency awaiting {', '.join(self._awaited) or 'nothing'}>"
 
-    def add(self, name: str, callback: Callback) -> None:
-        self._awaited[name] = (*self._awaited.get(name, ()), callback)
+    def add(self, name: str, awaiting: _Awaiting) -> None:
+        self._awaited[name] = (*self._awaited.get(name, ()), awaiting)
         if self not in sys.meta_path:
             sys.meta_path.insert(0, self)
 
     def drop(self, name: str, callback: Callback) -> None:
-        left = tuple(each for each in self._awaited.pop(name, ()) if each is not callback)
+        left = tuple(each for each in self._awaited.pop(name, ()) if each.callback is not callback)
         if left:
             self._awaited[name] = left
         self._leave_if_done()
@@ -84,16 +92,19 @@ class _Finder:
                 return
             if vars(loader).get("exec_module") is exec_and_tell:
                 del loader.exec_module
-            exec_module(module)
+            with ExitStack() as stack:
+                for awaiting in self._awaited.get(name, ()):
+                    stack.enter_context(awaiting.around())
+                exec_module(module)
             self._came(name, module)
 
         loader.exec_module = exec_and_tell
 
     def _came(self, name: str, module: ModuleType) -> None:
-        callbacks = self._awaited.pop(name, ())
+        awaited = self._awaited.pop(name, ())
         self._leave_if_done()
-        for callback in callbacks:
-            _tell(callback, module)
+        for awaiting in awaited:
+            _tell(awaiting.callback, module)
 
     def _leave_if_done(self) -> None:
         if not self._awaited and self in sys.meta_path:

@@ -7,6 +7,9 @@ that the interpreter keeps it as `sys.last_value` (CPython `Python/pythonrun.c`)
 Threads hand their exceptions to `threading.excepthook` by way of a function that each makes at its beginning
 (`threading._make_invoke_excepthook`). Ours stands around that one, so `threading.excepthook` is whatever the
 program makes of it, at any time.
+
+On CPython 3.10 `exceptiongroup` teaches Python to print groups if nobody has replaced `sys.excepthook` by the
+time of its import (`exceptiongroup/_formatting.py`), so ours steps aside for that.
 """
 
 from __future__ import annotations
@@ -15,11 +18,16 @@ import functools
 import logging
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import ModuleType
 from typing import Any
 
 from otel_concurrency.hooks.failures import Failures
+from otel_concurrency.hooks.imports import when_imported
 from otel_concurrency.hooks.patch import Patch
+
+_PRINTS_GROUPS = "exceptiongroup._formatting"
 
 _logger = logging.getLogger(__name__)
 
@@ -40,6 +48,7 @@ class UncaughtHook:
             Patch(sys, "excepthook", self._observe_main),
             Patch(threading, "_make_invoke_excepthook", self._observe_threads),
         ]
+        self._stop_awaiting: Callable[[], None] = _do_nothing
 
     def __repr__(self) -> str:
         return f"<UncaughtHook {self._patches}>"
@@ -51,9 +60,14 @@ class UncaughtHook:
                 patch.install()
             except AttributeError:
                 _logger.warning("threading has no %s; exceptions in threads are not reported", patch.name)
+        if sys.version_info < (3, 11):
+            self._stop_awaiting()
+            self._stop_awaiting = when_imported(_PRINTS_GROUPS, _do_nothing, around=self._aside)
 
     def remove(self) -> None:
         """Put everything back, last first."""
+        self._stop_awaiting()
+        self._stop_awaiting = _do_nothing
         for patch in reversed(self._patches):
             patch.remove()
 
@@ -68,6 +82,19 @@ class UncaughtHook:
             and _went_all_the_way(error)
         ):
             self._note_main(error)
+
+    @contextmanager
+    def _aside(self) -> Iterator[None]:
+        """Let `sys.excepthook` be what it would be without us."""
+        ours = self._patches[0]
+        if not ours.is_outermost:
+            yield
+            return
+        ours.remove()
+        try:
+            yield
+        finally:
+            ours.install()
 
     def _note_main(self, error: BaseException) -> None:
         if hasattr(sys, "ps1"):  # somebody tries things out
@@ -119,6 +146,10 @@ class UncaughtHook:
             is_on = False
 
         return _make_invoke_excepthook, silence
+
+
+def _do_nothing(module: ModuleType | None = None) -> None:
+    pass
 
 
 def _went_all_the_way(error: BaseException) -> bool:

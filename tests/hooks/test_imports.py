@@ -7,6 +7,7 @@ import logging
 import sys
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
@@ -39,6 +40,22 @@ def test_a_module_that_comes_later_is_told_of_once_complete() -> None:
     assert "exec_module" not in vars(module.__loader__)
     importlib.reload(module)
     assert came == [module]
+
+
+def test_a_module_s_code_runs_inside_of_what_is_asked_to_be_around_it(folder: Path) -> None:
+    (folder / f"{NAME}.py").write_text("import sys\nfound = sys.flag_of_a_test\n")
+
+    @contextmanager
+    def around() -> Iterator[None]:
+        sys.flag_of_a_test = "inside"  # type: ignore[attr-defined]
+        try:
+            yield
+        finally:
+            del sys.flag_of_a_test  # type: ignore[attr-defined]
+
+    when_imported(NAME, lambda module: None, around=around)
+    assert importlib.import_module(NAME).found == "inside"
+    assert not hasattr(sys, "flag_of_a_test")
 
 
 @pytest.mark.usefixtures("folder")
