@@ -214,6 +214,14 @@ class Failures:
             return False
         return True
 
+    def origin_here(self) -> object:
+        """Return the origin in the current context; None where that is a collection's, and so anybody's."""
+        return None if self._origin is None or self.collections.is_here() else self._origin.get(None)
+
+    def origin_in(self, context: Context) -> object:
+        """Return the origin in a context; None where it has none."""
+        return None if self._origin is None else context.get(self._origin)
+
     def hand_on(self, error: BaseException, context: Context | None) -> None:
         """Remember in which context a pool's work item has failed, while its exception goes on to others.
 
@@ -241,7 +249,7 @@ class Failures:
             return context.get(self._origin)
         if (handed_on := self._handed_on_with(error)) is not None:
             return handed_on
-        return self._origin.get(None) if is_here and not self.collections.is_here() else None
+        return self.origin_here() if is_here else None
 
 
 FAILURES = Failures()

@@ -14,8 +14,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from otel_concurrency.hooks.asyncio_log import is_reported
 from otel_concurrency.hooks.patch import Patch
+from otel_concurrency.hooks.reported_logs import is_reported
 
 CallHandlers = Callable[[logging.Logger, logging.LogRecord], None]
 

@@ -10,7 +10,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from otel_concurrency.hooks import asyncio_log
+from otel_concurrency.hooks import reported_logs
 from otel_concurrency.hooks.loop_classes import LoopMethodPatches
 
 
@@ -45,11 +45,11 @@ class LoopExceptionHook:
         def call_exception_handler(self: Any, context: Any) -> Any:
             if not note(self, context):
                 return original(self, context)
-            before = asyncio_log.begin(context.get("exception"))
+            before = reported_logs.begin(context.get("exception"))
             try:
                 return original(self, context)
             finally:
-                asyncio_log.end(before)
+                reported_logs.end(before)
 
         def silence() -> None:
             nonlocal note

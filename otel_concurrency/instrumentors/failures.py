@@ -21,6 +21,8 @@ from otel_concurrency.hooks.gc import GcHook
 from otel_concurrency.hooks.loop_exceptions import LoopExceptionHook
 from otel_concurrency.hooks.loop_failures import LoopFailures
 from otel_concurrency.hooks.process_failures import ProcessFailureHook
+from otel_concurrency.hooks.trio_asyncgens import TrioAsyncgenHook
+from otel_concurrency.hooks.trio_nurseries import TrioNurseryHook
 from otel_concurrency.hooks.unawaited import UnawaitedHook
 from otel_concurrency.hooks.uncaught import UncaughtHook
 from otel_concurrency.hooks.unraisable import UnraisableHook
@@ -68,6 +70,8 @@ class FailureInstrumentor(BaseInstrumentor):
             UnraisableHook(FAILURES),
             UnawaitedHook(FAILURES),
             asyncgens,
+            TrioAsyncgenHook(FAILURES),
+            TrioNurseryHook(FAILURES, left_spans.note_task),
             LoopExceptionHook(LoopFailures(FAILURES, asyncgens.was_collected).note),
             DetachFailures(FAILURES),
             cancellations,
@@ -76,7 +80,9 @@ class FailureInstrumentor(BaseInstrumentor):
             hook.install()
         default_producer().register(reports)
         default_producer().register(timeouts)
-        leave_spans = providers.watch_spans(SpanEndings(cancellations.why, left_spans.note))
+        leave_spans = providers.watch_spans(
+            SpanEndings(cancellations.why, left_spans.note)
+        )
 
         def tell_the_rest() -> None:
             uncaught.look_back()

@@ -1,7 +1,8 @@
-"""Which record of asyncio's logger says what is reported already: it would be the same failure a second time.
+"""Which log record says what is reported already: it would be the same failure a second time.
 
-The default exception handler of an event loop logs what it is told. Everybody's handlers get that record as
-always; only the one that feeds OpenTelemetry leaves it out where the failure is reported as such.
+The default exception handler of an asyncio loop logs what it is told, and so does trio of the generators that
+it closes. Everybody's handlers get such a record as always; only the one that feeds OpenTelemetry leaves it
+out where the failure is reported as such.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import logging
 import threading
 
-LOGGER = "asyncio"
+ASYNCIO = "asyncio"
+TRIO_ASYNCGENS = "trio.async_generator_errors"
 
 
 class _Reported(threading.local):
@@ -17,6 +19,7 @@ class _Reported(threading.local):
 
     is_on = False
     error: object = None
+    record: int | None = None  # id of one that a filter of its logger has seen, and its handlers are about to
 
 
 _reported = _Reported()
@@ -38,9 +41,16 @@ def end(before: tuple[bool, object]) -> None:
     _reported.is_on, _reported.error = before
 
 
+def add(record: logging.LogRecord) -> None:
+    """Call this very record, of trio's logger, a report of what is told already."""
+    _reported.record = id(record)
+
+
 def is_reported(record: logging.LogRecord) -> bool:
     """Whether a record only says what is told already; one about another exception does not."""
-    if record.name != LOGGER or not _reported.is_on:
+    if record.name == TRIO_ASYNCGENS:
+        return id(record) == _reported.record
+    if record.name != ASYNCIO or not _reported.is_on:
         return False
     error = record.exc_info[1] if record.exc_info else None
     return error is _reported.error
