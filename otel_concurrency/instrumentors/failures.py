@@ -12,7 +12,7 @@ from opentelemetry import context as opentelemetry_context
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
 
 from otel_concurrency.config import Config, FailureOptions
-from otel_concurrency.hooks import fork
+from otel_concurrency.hooks import fork, trio_cancellations
 from otel_concurrency.hooks.asyncgens import AsyncgenHook
 from otel_concurrency.hooks.cancellations import CancellationHook
 from otel_concurrency.hooks.detach_failures import DetachFailures
@@ -75,13 +75,14 @@ class FailureInstrumentor(BaseInstrumentor):
             LoopExceptionHook(LoopFailures(FAILURES, asyncgens.was_collected).note),
             DetachFailures(FAILURES),
             cancellations,
+            trio_cancellations.TrioTimeoutHook(timeouts.expired_in),
         )
         for hook in self._hooks:
             hook.install()
         default_producer().register(reports)
         default_producer().register(timeouts)
         leave_spans = providers.watch_spans(
-            SpanEndings(cancellations.why, left_spans.note)
+            SpanEndings(cancellations.why, trio_cancellations.why, left_spans.note)
         )
 
         def tell_the_rest() -> None:

@@ -29,13 +29,18 @@ class SpanEndings(SpanProcessor):
 
     Args:
         why: Tells the reason of a task's cancellation.
+        why_on_trio: Tells what a cancellation of trio is about; None for any other exception.
         left: Called with a span, and with the exception that is there when it ends.
     """
 
     def __init__(
-        self, why: Callable[[Any], Cancellation], left: Callable[[Span, BaseException], object]
+        self,
+        why: Callable[[Any], Cancellation],
+        why_on_trio: Callable[[BaseException], Cancellation | None],
+        left: Callable[[Span, BaseException], object],
     ) -> None:
         self._why = why
+        self._why_on_trio = why_on_trio
         self._left = left
         self.is_on = True
 
@@ -47,15 +52,16 @@ class SpanEndings(SpanProcessor):
             if not _has_left(error):
                 return
             if isinstance(error, asyncio.CancelledError):
-                self._tell(span)
+                task = None if asyncio._get_running_loop() is None else asyncio.current_task()
+                self._tell(span, Cancellation(UNKNOWN, "") if task is None else self._why(task))
+            elif (cancellation := self._why_on_trio(error)) is not None:
+                self._tell(span, cancellation)
             else:
                 self._left(span, error)
         except Exception:  # an SDK that is built differently
             self.is_on = False
 
-    def _tell(self, span: Span) -> None:
-        task = None if asyncio._get_running_loop() is None else asyncio.current_task()
-        cancellation = Cancellation(UNKNOWN, "") if task is None else self._why(task)
+    def _tell(self, span: Span, cancellation: Cancellation) -> None:
         attributes = span._attributes
         if not isinstance(attributes, BoundedAttributes):
             return
@@ -88,8 +94,12 @@ class Timeouts:
         self.start_unix_ns = self._clock()
 
     def expired(self, task: asyncio.Task[Any]) -> None:
-        """Count one."""
-        self._counts.add(coroutine_name(task.get_coro()) or OTHER)
+        """Count one, of a task of asyncio."""
+        self.expired_in(task.get_coro())
+
+    def expired_in(self, coroutine: Any) -> None:
+        """Count one, of the task of a coroutine."""
+        self._counts.add(coroutine_name(coroutine) or OTHER)
 
     def collect(self) -> Iterable[Reading]:
         """Read the numbers."""

@@ -617,7 +617,7 @@ TIMEOUTS_EXPIRED = Instrument(
     "asyncio.timeout.expired",
     "{timeout}",
     "counter",
-    "Timeouts that have cancelled a task: of `asyncio.timeout` and `asyncio.wait_for`",
+    "Timeouts that have cancelled a task: of `asyncio.timeout` and `asyncio.wait_for`, and deadlines of trio",
     (CODE_FUNCTION_NAME,),
 )
 FAILURES = Instrument(

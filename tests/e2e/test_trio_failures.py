@@ -79,6 +79,22 @@ def test_what_is_handled_is_not_told(all_rows: Outcome, row: str) -> None:
     assert all_rows.spans[row].status.code == 0
 
 
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ("nursery_caught", "task_group"),
+        ("cancelled", "unknown"),
+        ("moved_on", "timeout"),
+        ("too_slow_caught", "timeout"),
+        ("shielded_and_cancelled", None),
+    ],
+)
+def test_a_cancellation_is_an_outcome(all_rows: Outcome, row: str, reason: str | None) -> None:
+    inner = all_rows.spans[f"{row}, inner"]
+    assert attributes(inner.attributes).get("asyncio.cancellation.reason") == reason
+    assert inner.status.code == 0
+
+
 def test_nothing_else_is_told(all_rows: Outcome) -> None:
     told = sorted(record.event_name or record.body.string_value for record in all_rows.records)
     assert told == sorted(
