@@ -287,9 +287,21 @@ async def ends_in_a_task_group(name: str) -> None:
 
 @row
 async def ends_in_a_span_of_a_child(name: str) -> None:
-    """Another one leaves a span of its own after that."""
+    """Others leave spans of their own after that, and one with an exception that it handles."""
+
+    async def cleans_up() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            try:
+                with tracer.start_as_current_span("cleaning up"):
+                    raise KeyError
+            except KeyError:
+                pass
+
     async with trio.open_nursery() as nursery, trio.open_nursery() as inner:
         nursery.start_soon(waits_in_a_span, "another")
+        nursery.start_soon(cleans_up)
         await trio.testing.wait_all_tasks_blocked()
         inner.start_soon(fails_in_a_span, name)
 
@@ -324,7 +336,8 @@ async def each(rows: list[str]) -> None:
         with tracer.start_as_current_span(name):
             await ROWS[name](name)
         await trio.lowlevel.checkpoint()
-        gc.collect()
+        with tracer.start_as_current_span("somebody else's"):
+            gc.collect()
     await trio.testing.wait_all_tasks_blocked()
 
 
