@@ -2,8 +2,10 @@
 
 `run_until_complete`, `asyncio.run` and `Runner.run` all end in it. While a loop of asyncio's kind runs, the
 `select` of its selector (or proactor), which CPython's `asyncio/base_events.py::_run_once` calls once an
-iteration, is replaced on the instance, and put back afterwards. uvloop gives others a pointer to its libuv
-loop (`loop.pyx`, `libuv_get_loop_t_ptr`), where handles of ours sit while it runs.
+iteration, is replaced on the instance, and put back afterwards. Where that is `EpollSelector.select`, which
+asks its `_selector` once (CPython `selectors.py`), the native timer takes the place of that one, for less.
+uvloop gives others a pointer to its libuv loop (`loop.pyx`, `libuv_get_loop_t_ptr`), where handles of ours
+sit while it runs.
 """
 
 from __future__ import annotations
@@ -11,6 +13,8 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
+import select
+import selectors
 import sys
 import types
 from collections.abc import Callable, Sequence
@@ -21,6 +25,8 @@ from otel_concurrency.hooks.patch import Patch
 from otel_concurrency.probes.loop_time import SELECT, UNSEEN, LoopTimes, TimedLoop
 
 _METHODS = (types.FunctionType, types.MethodDescriptorType)
+_EPOLL = getattr(select, "epoll", None)
+_EPOLL_SELECT = getattr(getattr(selectors, "EpollSelector", None), "select", None)
 
 _logger = logging.getLogger(__name__)
 
@@ -144,38 +150,42 @@ class _Run:
 
     def __init__(self, timed: TimedLoop, loop: Any) -> None:
         self.timed = timed
-        self._select: Patch | None = None
+        self._wait: Patch | None = None
         way = self._attach(loop)
         timed.began(way)
 
     def _attach(self, loop: Any) -> str:
         selector = getattr(loop, "_selector", None)
         if selector is not None:
-            return SELECT if self._replace_select(selector) else UNSEEN
+            return SELECT if self._replace_wait(selector) else UNSEEN
         libuv = _libuv_of(loop)
         return self.timed.timer.begin_libuv(*libuv) if libuv is not None else UNSEEN
 
-    def _replace_select(self, selector: Any) -> bool:
+    def _replace_wait(self, selector: Any) -> bool:
         # Somebody's own `select` on the instance is theirs, and a mock's is none: only a method is replaced.
-        if not isinstance(inspect.getattr_static(type(selector), "select", None), _METHODS):
-            return False
-        if "select" in getattr(selector, "__dict__", ("select",)):
+        method = inspect.getattr_static(type(selector), "select", None)
+        attributes = getattr(selector, "__dict__", None)
+        if not isinstance(method, _METHODS) or attributes is None or "select" in attributes:
             return False
         timer = self.timed.timer
-        select = Patch(selector, "select", lambda original: (timer.begin_select(original), _do_nothing))
+        name, begin = "select", timer.begin_select
+        asks_epoll = method is _EPOLL_SELECT and type(attributes.get("_selector")) is _EPOLL
+        if asks_epoll and timer.begin_epoll is not None:
+            name, begin = "_selector", timer.begin_epoll
+        wait = Patch(selector, name, lambda original: (begin(original), _do_nothing))
         try:
-            select.install()
+            wait.install()
         except (AttributeError, TypeError):  # it lets nothing be set
             timer.end()
             return False
-        self._select = select
+        self._wait = wait
         return True
 
     def put_back(self) -> None:
         """Let go of the selector; of libuv's handles only the end of the run can."""
-        select, self._select = self._select, None
-        if select is not None:
-            select.remove()
+        wait, self._wait = self._wait, None
+        if wait is not None:
+            wait.remove()
             self.timed.ended()
 
     def end(self) -> None:

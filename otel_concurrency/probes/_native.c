@@ -49,6 +49,7 @@ typedef struct ModuleState {
     PyTypeObject *station_type;
     PyTypeObject *timer_type;
     PyTypeObject *timed_select_type;
+    PyTypeObject *timed_epoll_type;
     PyTypeObject *watch_type;
     PyObject *slot_key;
     Clock clock;
@@ -155,6 +156,7 @@ context_of_frame(ThreadSlot *slot)
 #include "native_source/work_probe.h"
 #include "native_source/crossing.h"
 #include "native_source/loop_time.h"
+#include "native_source/timed_epoll.h"
 #include "native_source/libuv.h"
 #include "native_source/watch.h"
 #include "native_source/quiet_thread.h"
@@ -843,8 +845,10 @@ module_exec(PyObject *module)
     }
     state->timer_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &timer_spec, NULL);
     state->timed_select_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &timed_select_spec, NULL);
+    state->timed_epoll_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &timed_epoll_spec, NULL);
     state->watch_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &watch_spec, NULL);
-    if (state->timer_type == NULL || state->timed_select_type == NULL || state->watch_type == NULL
+    if (state->timer_type == NULL || state->timed_select_type == NULL || state->timed_epoll_type == NULL
+        || state->watch_type == NULL
         || PyModule_AddType(module, state->timer_type) < 0 || PyModule_AddType(module, state->watch_type) < 0) {
         return -1;
     }
@@ -892,6 +896,7 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->station_type);
     Py_VISIT(state->timer_type);
     Py_VISIT(state->timed_select_type);
+    Py_VISIT(state->timed_epoll_type);
     Py_VISIT(state->watch_type);
 #ifdef WATCH_CONTEXTS
     Py_VISIT(state->entry_type);
@@ -921,6 +926,7 @@ module_clear(PyObject *module)
     Py_CLEAR(state->station_type);
     Py_CLEAR(state->timer_type);
     Py_CLEAR(state->timed_select_type);
+    Py_CLEAR(state->timed_epoll_type);
     Py_CLEAR(state->watch_type);
 #ifdef WATCH_CONTEXTS
     if (state->watcher >= 0) {

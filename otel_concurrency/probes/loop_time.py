@@ -72,7 +72,15 @@ def add_readings(one: TimerReading, other: TimerReading) -> TimerReading:
 
 
 class LoopTimer(Protocol):
-    """Follows one loop through its runs, one at a time."""
+    """Follows one loop through its runs, one at a time.
+
+    Attributes:
+        begin_epoll: A run begins in this thread: returns what to use in the place of a selector's own
+            `select.epoll`. None where that costs more than to replace `select`.
+    """
+
+    @property
+    def begin_epoll(self) -> Callable[[Any], Any] | None: ...
 
     def begin_select(self, original: Callable[..., Any], /) -> Callable[..., Any]:
         """A run begins in this thread: return the `select` to call in the place of the original."""

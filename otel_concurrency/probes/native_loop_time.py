@@ -11,11 +11,12 @@ from otel_concurrency.probes.native import histogram_state
 class NativeLoopTimer:
     """Follows one loop through its runs, one at a time."""
 
-    __slots__ = ("begin_libuv", "begin_select", "end", "native")
+    __slots__ = ("begin_epoll", "begin_libuv", "begin_select", "end", "native")
 
     def __init__(self) -> None:
         native = self.native = _native.LoopTimer()
         self.begin_select = native.begin_select
+        self.begin_epoll = native.begin_epoll
         self.begin_libuv = native.begin_libuv
         self.end = native.end
 

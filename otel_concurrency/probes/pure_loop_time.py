@@ -27,6 +27,8 @@ class PureLoopTimer:
         monotonic_ns: The clock.
     """
 
+    begin_epoll = None
+
     def __init__(self, monotonic_ns: Callable[[], int] = time.monotonic_ns) -> None:
         self._now_ns = monotonic_ns
         self._before = NO_TIME

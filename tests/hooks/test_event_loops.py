@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
+import selectors
+import socket
 import sys
 import threading
 import time
@@ -20,6 +23,7 @@ from otel_concurrency.probes.loop_time import UNSEEN, LoopTimeRow, LoopTimes
 from tests.loops import run
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
+needs_epoll = pytest.mark.skipif(not hasattr(select, "epoll"), reason="no epoll here")
 
 
 @pytest.fixture(params=[True, False], ids=["native", "pure"])
@@ -171,8 +175,8 @@ def test_while_it_runs_select_is_ours_and_afterwards_the_selectors_own(
     hook: EventLoopHook, times: LoopTimes
 ) -> None:
     hook.install()
-    loop: Any = asyncio.new_event_loop()
-    selector = loop._selector
+    selector: Any = selectors.SelectSelector()
+    loop = asyncio.SelectorEventLoop(selector)
     seen = []
 
     async def look() -> None:
@@ -181,6 +185,134 @@ def test_while_it_runs_select_is_ours_and_afterwards_the_selectors_own(
     loop.run_until_complete(look())
     assert seen == [(True, "select", selector.select)]
     assert "select" not in vars(selector)
+    loop.close()
+
+
+@needs_epoll
+@pytest.mark.parametrize("times", [True], ids=["native"], indirect=True)
+def test_while_it_runs_an_epoll_is_reached_through_ours_and_afterwards_itself(
+    hook: EventLoopHook, times: LoopTimes
+) -> None:
+    hook.install()
+    selector: Any = selectors.EpollSelector()
+    loop = asyncio.SelectorEventLoop(selector)
+    before, seen = selector._selector, []
+
+    async def look() -> None:
+        ours = selector._selector
+        seen.append((ours is before, "select" in vars(selector), repr(ours) == repr(before)))
+        assert (type(ours) is select.epoll, isinstance(ours, select.epoll)) == (False, True)
+        here, there = socket.socketpair()
+        with here, there:
+            loop.add_reader(there, lambda: seen.append(there.recv(1)))
+            here.send(b"x")
+            await asyncio.sleep(0.001)
+            loop.remove_reader(there)
+
+    for _ in range(2):
+        loop.run_until_complete(look())
+        assert selector._selector is before
+    assert seen == [(False, False, True), b"x"] * 2
+    assert only(times).time.events >= 2
+    loop.close()
+    assert before.closed
+
+
+@needs_epoll
+def test_a_select_that_may_ask_an_epoll_more_than_once_is_timed_as_a_whole(
+    hook: EventLoopHook, times: LoopTimes
+) -> None:
+    hook.install()
+
+    class Twice(selectors.EpollSelector):
+        def select(self, timeout: float | None = None) -> Any:
+            return super().select(0) or super().select(timeout)
+
+    selector: Any = Twice()
+    loop = asyncio.SelectorEventLoop(selector)
+    before, seen = selector._selector, []
+    loop.call_soon(lambda: seen.append((selector._selector is before, "select" in vars(selector))))
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    loop.close()
+    assert seen == [(True, True)]
+    assert iterations(times) == 1
+
+
+@needs_epoll
+def test_an_epoll_that_the_program_puts_there_meanwhile_stays(hook: EventLoopHook, times: LoopTimes) -> None:
+    """As after a fork, where the child makes one of its own."""
+    hook.install()
+    selector: Any = selectors.EpollSelector()
+    loop = asyncio.SelectorEventLoop(selector)
+    theirs = select.epoll()
+
+    async def replace() -> None:
+        selector._selector.close()
+        selector._selector = theirs
+        for key in selector.get_map().values():
+            theirs.register(key.fd, select.EPOLLIN)
+        await asyncio.sleep(0.001)
+
+    loop.run_until_complete(replace())
+    assert selector._selector is theirs
+    assert not only(times).is_running
+    counted = iterations(times)
+    loop.run_until_complete(main())
+    assert selector._selector is theirs
+    assert iterations(times) > counted
+    loop.close()
+    assert theirs.closed
+
+
+@needs_epoll
+def test_an_epoll_that_somebody_wraps_or_keeps_goes_on_as_the_original(
+    hook: EventLoopHook, times: LoopTimes
+) -> None:
+    hook.install()
+    selector: Any = selectors.EpollSelector()
+    loop = asyncio.SelectorEventLoop(selector)
+    looks = []
+
+    class Theirs:
+        def __init__(self, epoll: Any) -> None:
+            self.epoll = epoll
+
+        def poll(self, *arguments: Any) -> Any:
+            looks.append(arguments)
+            return self.epoll.poll(*arguments)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.epoll, name)
+
+    def wrap() -> None:
+        selector._selector = Theirs(selector._selector)
+
+    loop.call_soon(wrap)
+    loop.run_until_complete(main())
+    hook.remove()
+    counted, looked = iterations(times), len(looks)
+    loop.run_until_complete(main())
+    assert looked > 0
+    assert len(looks) > looked
+    assert iterations(times) == counted
+    loop.close()
+
+
+@needs_epoll
+def test_an_epoll_that_is_closed_under_a_loop_fails_as_without_us(
+    hook: EventLoopHook, times: LoopTimes
+) -> None:
+    hook.install()
+    selector: Any = selectors.EpollSelector()
+    loop = asyncio.SelectorEventLoop(selector)
+    before = selector._selector
+    loop.call_soon(lambda: selector._selector.close())
+    with pytest.raises(ValueError, match="I/O operation on closed epoll object"):
+        loop.run_forever()
+    assert selector._selector is before
+    assert not only(times).is_running
+    selector._selector = select.epoll()
     loop.close()
 
 
@@ -289,6 +421,7 @@ def test_removed_while_a_loop_runs_it_lets_go_at_once(
         hook.remove()
         if hasattr(loop, "_selector"):
             assert "select" not in vars(loop._selector)
+            assert type(vars(loop._selector).get("_selector")) is getattr(select, "epoll", type(None))
         await asyncio.sleep(0.001)
 
     run(loop_factory, remove())

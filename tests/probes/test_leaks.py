@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
+import selectors
 import sys
 import threading
 import weakref
@@ -14,8 +15,10 @@ from typing import Any
 
 import pytest
 
+from otel_concurrency.hooks.event_loops import EventLoopHook
 from otel_concurrency.hooks.tasks import TaskHook
-from otel_concurrency.probes.choice import make_task_probe
+from otel_concurrency.probes.choice import loop_timer_type, make_task_probe
+from otel_concurrency.probes.loop_time import LoopTimes
 from otel_concurrency.probes.tasks import TaskProbe
 
 ROUNDS = 200
@@ -212,3 +215,38 @@ def test_a_probe_goes_with_its_last_task(native: bool) -> None:
     del probe, hook
     gc.collect()
     assert inner() is None
+
+
+@pytest.mark.usefixtures("small_heap")
+@pytest.mark.parametrize("selector_type", ["DefaultSelector", "SelectSelector"])
+@pytest.mark.parametrize("native", [True, False], ids=["native", "pure"])
+def test_no_block_is_left_of_a_run(native: bool, selector_type: str) -> None:
+    def meddle() -> None:
+        own = vars(selector).get("_selector")
+        kept.append(
+            (own, repr(own), dir(own), getattr(own, "poll", None), getattr(own, "no_such_attribute", None))
+        )
+        loop.stop()
+
+    def play(rounds: int) -> int:
+        for _ in range(rounds):
+            loop.call_soon(meddle)
+            loop.run_forever()
+            kept.clear()
+        gc.collect()
+        return sys.getallocatedblocks()
+
+    kept: list[object] = []
+    selector = getattr(selectors, selector_type)()
+    loop = asyncio.SelectorEventLoop(selector)
+    hook = EventLoopHook(LoopTimes(loop_timer_type(native=native)))
+    hook.install()
+    gc.disable()
+    try:
+        play(ROUNDS)
+        readings = [play(ROUNDS) for _ in range(5)]
+    finally:
+        gc.enable()
+        hook.remove()
+        loop.close()
+    assert min(after - before for before, after in pairwise(readings)) < ROUNDS // 4

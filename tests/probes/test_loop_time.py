@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import select
+import socket
 import subprocess
 import sys
 import textwrap
@@ -22,6 +24,8 @@ from otel_concurrency.probes.pure_loop_time import PureLoopTimer
 
 MakeTimer = Callable[[], LoopTimer]
 TICK_NS = 5_000_000
+needs_native = pytest.mark.skipif(loop_timer_type() is PureLoopTimer, reason="no native timer here")
+needs_epoll = pytest.mark.skipif(not hasattr(select, "epoll"), reason="no epoll here")
 
 
 @pytest.fixture(params=[True, False], ids=["native", "pure"])
@@ -194,6 +198,169 @@ def test_a_timer_that_dies_in_a_run_with_its_selector_is_collected() -> None:
     assert watch() is None
 
 
+class Epoll:
+    """As a `select.epoll`: finds what it is told."""
+
+    def __init__(self) -> None:
+        self.found: Any = []
+        self.asked: list[Any] = []
+
+    def poll(self, *arguments: Any, **named: Any) -> Any:
+        self.asked.append((arguments, named))
+        if isinstance(self.found, BaseException):
+            raise self.found
+        return self.found
+
+
+def begin_epoll(timer: LoopTimer, epoll: Any) -> Any:
+    begin = timer.begin_epoll
+    assert begin is not None
+    return begin(epoll)
+
+
+@needs_native
+def test_iterations_with_an_epoll_count_by_how_they_begin() -> None:
+    """A selector says 0 for a look, and -1 for a wait without end (CPython `selectors.py`)."""
+    timer, epoll = loop_timer_type()(), Epoll()
+    timed = begin_epoll(timer, epoll)
+    for timeout, found in ((-1, [1, 2]), (0.5, []), (None, []), (0, [3]), (0.0, []), (0, [])):
+        epoll.found = found
+        assert timed.poll(timeout, 7) is found
+    assert timed.poll(maxevents=3) is epoll.found
+    timer.end()
+    read = timer.read()
+    assert (read.blocking, read.polling, read.empty, read.events) == (4, 1, 2, 3)
+    assert read.durations.count == 7
+    assert epoll.asked[0] == ((-1, 7), {})
+    assert epoll.asked[-1] == ((), {"maxevents": 3})
+
+
+@needs_native
+@needs_epoll
+def test_in_all_but_its_poll_it_is_the_original_epoll() -> None:
+    timer, epoll = loop_timer_type()(), select.epoll()
+    timed: Any = begin_epoll(timer, epoll)
+    assert dir(timed) == dir(epoll)
+    assert set(dir(epoll)) - set(dir(object)) - {"__module__", "poll"} <= set(vars(type(timed)))
+    for name in (
+        "__class__",
+        "__doc__",
+        "close",
+        "closed",
+        "fileno",
+        "fromfd",
+        "modify",
+        "register",
+        "unregister",
+    ):
+        assert getattr(timed, name) == getattr(epoll, name)
+    assert (repr(timed), timed.poll.__name__, timed.poll.__self__) == (repr(epoll), "poll", timed)
+    said = []
+    for each in (timed, epoll):
+        for touch in (
+            lambda it: it.mark,
+            lambda it: setattr(it, "mark", 5),
+            weakref.ref,
+            lambda it: it.poll("1"),
+        ):
+            with pytest.raises((AttributeError, TypeError)) as caught:
+                touch(each)
+            said.append((caught.type, str(caught.value)))
+    assert said[:4] == said[4:]
+    timer.end()
+    epoll.close()
+
+
+@needs_native
+@needs_epoll
+def test_a_real_epoll_can_be_used_through_it_and_after_it() -> None:
+    timer, epoll = loop_timer_type()(), select.epoll()
+    timed: Any = begin_epoll(timer, epoll)
+    here, there = socket.socketpair()
+    with here, there:
+        timed.register(there, select.EPOLLIN)
+        there_is = there.fileno()
+        here.send(b"x")
+        assert timed.poll(-1, 1) == [(there_is, select.EPOLLIN)]
+        timed.modify(there_is, select.EPOLLOUT)
+        assert timed.poll(0, 1) == [(there_is, select.EPOLLOUT)]
+        timed.unregister(there_is)
+        assert timed.poll(0, 1) == []
+    with pytest.raises(ValueError, match="maxevents"):
+        timed.poll(0, 0)
+    timer.end()
+    before = timer.read()
+    assert (before.blocking, before.polling, before.empty, before.events) == (1, 1, 2, 2)
+    assert timed.poll(0, 1) == []
+    assert timer.read() == before
+    del timer
+    gc.collect()
+    assert timed.poll(0, 1) == []
+    assert timed.fileno() == epoll.fileno()
+    with timed as entered:
+        assert entered is epoll
+        assert not timed.closed
+    assert (timed.closed, epoll.closed) == (True, True)
+    with pytest.raises(ValueError, match="closed"):
+        timed.poll(0, 1)
+
+
+@needs_native
+def test_an_exception_of_poll_is_its_own() -> None:
+    timer, epoll = loop_timer_type()(), Epoll()
+    timed = begin_epoll(timer, epoll)
+    epoll.found = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt) as caught:
+        timed.poll(-1, 1)
+    assert caught.value is epoll.found
+    timer.end()
+    assert timer.read().blocking == 1
+
+
+@needs_native
+def test_a_run_with_an_epoll_is_one_run_and_what_is_none_begins_none() -> None:
+    timer = loop_timer_type()()
+    with pytest.raises(AttributeError, match="poll"):
+        begin_epoll(timer, object())
+    timed = begin_epoll(timer, Epoll())
+    with pytest.raises(RuntimeError, match="timed already"):
+        begin_epoll(timer, Epoll())
+    timer.end()
+    assert timed.poll(0) == []
+    assert timer.read().empty == 0
+
+
+@needs_native
+def test_an_epoll_that_is_let_go_of_while_it_is_asked_is_there_until_it_has_answered() -> None:
+    timer = loop_timer_type()()
+
+    class LetsGo(Epoll):
+        def poll(self, *_: Any, **__: Any) -> Any:
+            held.clear()
+            timer.end()
+            gc.collect()
+            return self.found
+
+    epoll = LetsGo()
+    held = [begin_epoll(timer, epoll)]
+    assert held[0].poll(-1) is epoll.found
+    assert timer.read().idle_ns > 0
+
+
+@needs_native
+def test_nothing_is_held_when_a_run_with_an_epoll_is_over_or_its_selector_gone() -> None:
+    timer, epoll = loop_timer_type()(), Epoll()
+    watches = [weakref.ref(epoll)]
+    begin_epoll(timer, epoll).poll(0)
+    timer.end()
+    epoll = Epoll()  # a run that never ends, in a cycle
+    epoll.itself = begin_epoll(loop_timer_type()(), epoll)  # type: ignore[attr-defined]
+    watches.append(weakref.ref(epoll))
+    del epoll
+    gc.collect()
+    assert [watch() for watch in watches] == [None, None]
+
+
 def libuv_of(loop: Any) -> tuple[Any, str]:
     import uvloop.loop
 
@@ -227,11 +394,9 @@ def test_libuv_tells_the_same(make_timer: MakeTimer) -> None:
     assert timer.read() == read
 
 
-@pytest.mark.skipif(loop_timer_type() is PureLoopTimer, reason="no native timer here")
+@needs_native
 def test_on_libuv_what_reads_sockets_is_no_idling() -> None:
     """uvloop calls protocols while libuv polls, before our second handle has its turn."""
-    import socket
-
     import uvloop
 
     loop = uvloop.new_event_loop()
@@ -267,7 +432,7 @@ def test_on_libuv_what_reads_sockets_is_no_idling() -> None:
     assert during.active_ns <= read.active_ns
 
 
-@pytest.mark.skipif(loop_timer_type() is PureLoopTimer, reason="no native timer here")
+@needs_native
 def test_a_libuv_loop_that_waits_is_seen_waiting() -> None:
     import uvloop
 
@@ -293,7 +458,7 @@ def test_a_libuv_loop_that_waits_is_seen_waiting() -> None:
     assert readings[1].active_ns - readings[0].active_ns < 0.001e9
 
 
-@pytest.mark.skipif(loop_timer_type() is PureLoopTimer, reason="no native timer here")
+@needs_native
 @pytest.mark.parametrize("handler", ["python's", "the loop's"])
 def test_a_signal_that_interrupts_libuv_makes_no_iteration_of_the_wait(handler: str) -> None:
     import signal

@@ -298,6 +298,7 @@ PyDoc_STRVAR(timer_begin_libuv_doc,
 
 static PyMethodDef timer_methods[] = {
     {"begin_select", (PyCFunction)timer_begin_select, METH_O, timer_begin_select_doc},
+    {"begin_epoll", (PyCFunction)timer_begin_epoll, METH_O, timer_begin_epoll_doc},
     {"begin_libuv", (PyCFunction)timer_begin_libuv, METH_VARARGS, timer_begin_libuv_doc},
     {"end", (PyCFunction)timer_end, METH_NOARGS, timer_end_doc},
     {"read", (PyCFunction)timer_read, METH_NOARGS, timer_read_doc},

@@ -1,6 +1,6 @@
 /* What an event loop does with its time: the numbers, and a `select` that takes them.
 
-   The pure twin is probes/pure_loop_time.py. An iteration is what a loop does between two waits for events. With `select`
+   The pure twin is probes/pure_loop_time.py. An iteration is what a loop does between two waits for events. With a selector
    everything is guarded by the GIL. libuv's callbacks (native_source/libuv.h) write without it: they keep a sequence number
    odd while they write, and a reader that saw it change reads again. */
 
@@ -45,15 +45,20 @@ typedef struct LoopTimer {
     PyObject *module; /* keeps `state` alive */
     LoopTime *time;
     struct LibuvRun *libuv; /* the run under way, on libuv */
-    PyObject *select; /* the run under way, with a selector: its TimedSelect */
+    struct TimedWait *wait; /* the run under way, with a selector */
     unsigned long thread;
 } LoopTimer;
 
-typedef struct TimedSelect {
+/* What waits for events, in the place of the original. */
+typedef struct TimedWait {
     PyObject_HEAD
-    vectorcallfunc call;
     PyObject *original;
     LoopTimer *timer; /* NULL: silent */
+} TimedWait;
+
+typedef struct TimedSelect {
+    TimedWait wait;
+    vectorcallfunc call;
 } TimedSelect;
 
 static void libuv_leave(LoopTimer *timer);
@@ -155,7 +160,7 @@ loop_end_wait(LoopTime *time, const BucketTable *buckets, int64_t now_ns, int64_
     time->carry_ns = carry_ns;
 }
 
-/* --- TimedSelect --- */
+/* --- TimedWait --- */
 
 static int
 is_zero_timeout(PyObject *const *arguments, Py_ssize_t count)
@@ -173,69 +178,83 @@ is_zero_timeout(PyObject *const *arguments, Py_ssize_t count)
     return 0; /* None: for ever */
 }
 
-static PyObject *
-timed_select_call(PyObject *callable, PyObject *const *arguments, size_t count, PyObject *keywords)
+/* Calls the original. */
+typedef PyObject *(*AskOriginal)(TimedWait *wait, PyObject *const *arguments, size_t count, PyObject *keywords);
+
+static ALWAYS_INLINE PyObject *
+timed_call(TimedWait *wait, AskOriginal ask, PyObject *const *arguments, size_t count, PyObject *keywords, int is_poll)
 {
-    TimedSelect *select = (TimedSelect *)callable;
-    LoopTimer *timer = select->timer;
+    LoopTimer *timer = wait->timer;
     if (timer == NULL) {
-        return PyObject_Vectorcall(select->original, arguments, count, keywords);
+        return ask(wait, arguments, count, keywords);
     }
-    Py_INCREF(callable); /* it may be taken from its place meanwhile */
+    Py_INCREF(wait); /* it may be taken from its place meanwhile */
     const Clock *clock = &timer->state->clock;
-    int is_poll = is_zero_timeout(arguments, PyVectorcall_NARGS(count));
     loop_begin_wait(timer->time, &timer->state->buckets, monotonic_ns(clock),
                     is_poll ? POLLING_FOR_EVENTS : WAITING_FOR_EVENTS);
-    PyObject *events = PyObject_Vectorcall(select->original, arguments, count, keywords);
-    if (select->timer != NULL) {
+    PyObject *events = ask(wait, arguments, count, keywords);
+    if (wait->timer != NULL) {
         LoopTime *time = timer->time;
         uint64_t found = events != NULL && PyList_CheckExact(events) ? (uint64_t)PyList_GET_SIZE(events) : 0;
         int64_t now_ns = monotonic_ns(clock);
         loop_end_wait(time, &timer->state->buckets, now_ns, is_poll ? 0 : now_ns - time->since_ns, 0, is_poll, found);
     }
-    Py_DECREF(callable);
+    Py_DECREF(wait);
     return events;
+}
+
+static inline PyObject *
+ask_select(TimedWait *wait, PyObject *const *arguments, size_t count, PyObject *keywords)
+{
+    return PyObject_Vectorcall(wait->original, arguments, count, keywords);
+}
+
+static PyObject *
+timed_select_call(PyObject *select, PyObject *const *arguments, size_t count, PyObject *keywords)
+{
+    return timed_call((TimedWait *)select, ask_select, arguments, count, keywords,
+                      is_zero_timeout(arguments, PyVectorcall_NARGS(count)));
 }
 
 /* As the original in all that one can ask of it. */
 static PyObject *
-timed_select_getattro(TimedSelect *select, PyObject *name)
+timed_select_getattro(TimedWait *wait, PyObject *name)
 {
     return PyUnicode_Check(name) && PyUnicode_CompareWithASCIIString(name, "__wrapped__") == 0
-               ? Py_NewRef(select->original)
-               : PyObject_GetAttr(select->original, name);
+               ? Py_NewRef(wait->original)
+               : PyObject_GetAttr(wait->original, name);
 }
 
 static PyObject *
-timed_select_repr(TimedSelect *select)
+timed_wait_repr(TimedWait *wait)
 {
-    return PyObject_Repr(select->original);
+    return PyObject_Repr(wait->original);
 }
 
 static int
-timed_select_traverse(TimedSelect *select, visitproc visit, void *arg)
+timed_wait_traverse(TimedWait *wait, visitproc visit, void *arg)
 {
-    Py_VISIT(Py_TYPE(select));
-    Py_VISIT(select->original);
-    Py_VISIT(select->timer);
+    Py_VISIT(Py_TYPE(wait));
+    Py_VISIT(wait->original);
+    Py_VISIT(wait->timer);
     return 0;
 }
 
 static int
-timed_select_clear(TimedSelect *select)
+timed_wait_clear(TimedWait *wait)
 {
-    Py_CLEAR(select->timer); /* the original stays: someone may still call us */
+    Py_CLEAR(wait->timer); /* the original stays: someone may still call us */
     return 0;
 }
 
 static void
-timed_select_dealloc(TimedSelect *select)
+timed_wait_dealloc(TimedWait *wait)
 {
-    PyTypeObject *type = Py_TYPE(select);
-    PyObject_GC_UnTrack(select);
-    Py_XDECREF(select->timer);
-    Py_XDECREF(select->original);
-    PyObject_GC_Del(select);
+    PyTypeObject *type = Py_TYPE(wait);
+    PyObject_GC_UnTrack(wait);
+    Py_XDECREF(wait->timer);
+    Py_XDECREF(wait->original);
+    PyObject_GC_Del(wait);
     Py_DECREF(type);
 }
 
@@ -245,9 +264,9 @@ static PyMemberDef timed_select_members[] = {
 };
 
 static PyType_Slot timed_select_slots[] = {
-    {Py_tp_dealloc, timed_select_dealloc}, {Py_tp_traverse, timed_select_traverse},
-    {Py_tp_clear, timed_select_clear},     {Py_tp_call, PyVectorcall_Call},
-    {Py_tp_getattro, timed_select_getattro}, {Py_tp_repr, timed_select_repr},
+    {Py_tp_dealloc, timed_wait_dealloc}, {Py_tp_traverse, timed_wait_traverse},
+    {Py_tp_clear, timed_wait_clear},     {Py_tp_call, PyVectorcall_Call},
+    {Py_tp_getattro, timed_select_getattro}, {Py_tp_repr, timed_wait_repr},
     {Py_tp_members, timed_select_members}, {0, NULL},
 };
 
@@ -280,6 +299,25 @@ timer_start(LoopTimer *timer, LoopPhase phase)
     timer->time->since_ns = timer_now_ns(timer);
 }
 
+/* `type` is of a kind of TimedWait. */
+static TimedWait *
+timer_begin_wait(LoopTimer *timer, PyTypeObject *type, PyObject *original)
+{
+    if (timer->time->phase != STOPPED || type == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "this loop is timed already");
+        return NULL;
+    }
+    TimedWait *wait = PyObject_GC_New(TimedWait, type);
+    if (wait == NULL) {
+        return NULL;
+    }
+    wait->original = Py_NewRef(original);
+    wait->timer = (LoopTimer *)Py_NewRef((PyObject *)timer);
+    timer->wait = (TimedWait *)Py_NewRef((PyObject *)wait);
+    timer_start(timer, STARTING);
+    return wait;
+}
+
 PyDoc_STRVAR(timer_begin_select_doc,
 "begin_select(original, /)\n--\n\n"
 "A run begins in this thread: return the `select` to call in the place of the original.");
@@ -287,21 +325,12 @@ PyDoc_STRVAR(timer_begin_select_doc,
 static PyObject *
 timer_begin_select(LoopTimer *timer, PyObject *original)
 {
-    PyTypeObject *type = timer->state->timed_select_type;
-    if (timer->time->phase != STOPPED || type == NULL) {
-        PyErr_SetString(PyExc_RuntimeError, "this loop is timed already");
-        return NULL;
-    }
-    TimedSelect *select = PyObject_GC_New(TimedSelect, type);
+    TimedSelect *select = (TimedSelect *)timer_begin_wait(timer, timer->state->timed_select_type, original);
     if (select == NULL) {
         return NULL;
     }
     select->call = timed_select_call;
-    select->original = Py_NewRef(original);
-    select->timer = (LoopTimer *)Py_NewRef((PyObject *)timer);
     PyObject_GC_Track(select);
-    timer->select = Py_NewRef((PyObject *)select);
-    timer_start(timer, STARTING);
     return (PyObject *)select;
 }
 
@@ -326,11 +355,11 @@ timer_end(LoopTimer *timer, PyObject *Py_UNUSED(ignored))
         loop_settle_delays(time, &timer->state->buckets, 0);
         time->phase = STOPPED;
     }
-    TimedSelect *select = (TimedSelect *)timer->select;
-    timer->select = NULL;
-    if (select != NULL) {
-        Py_CLEAR(select->timer); /* `timer` is the caller's: it stays */
-        Py_DECREF(select);
+    TimedWait *wait = timer->wait;
+    timer->wait = NULL;
+    if (wait != NULL) {
+        Py_CLEAR(wait->timer); /* `timer` is the caller's: it stays */
+        Py_DECREF(wait);
     }
     Py_RETURN_NONE;
 }
@@ -426,14 +455,14 @@ timer_traverse(LoopTimer *timer, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(timer));
     Py_VISIT(timer->module);
-    Py_VISIT(timer->select);
+    Py_VISIT(timer->wait);
     return 0;
 }
 
 static int
 timer_clear(LoopTimer *timer)
 {
-    Py_CLEAR(timer->select);
+    Py_CLEAR(timer->wait);
     return 0;
 }
 
