@@ -91,6 +91,30 @@ def test_waiting_is_idle_and_the_rest_is_active(make_timer: MakeTimer) -> None:
     assert 5 * TICK_NS * 0.999 <= read.durations.sum_ns <= read.active_ns - TICK_NS * 0.999
 
 
+def test_no_iteration_is_told_late_and_none_twice(make_timer: MakeTimer) -> None:
+    """However many there were: the native timer sorts them in when there are 64."""
+    timer, selector = make_timer(), Selector()
+    select = timer.begin_select(selector.select)
+    select(0)
+    told, longest_ns = [], 0
+    for number in range(1, 200):
+        if number in (3, 63, 64, 65, 66, 130):
+            longest_ns += TICK_NS // 5
+            spin(longest_ns)
+        select(0 if number % 3 else None)
+        read = timer.read()
+        counted = (read.durations.count, sum(read.durations.bucket_counts) + read.durations.zero_count)
+        told.append((counted, read.blocking + read.empty, read.longest_ns >= longest_ns * 0.999))
+        assert timer.read().durations == read.durations
+        assert timer.read().delays.count >= read.delays.count
+    assert told == [((number, number), number + 1, True) for number in range(1, 200)]
+    timer.end()
+    read = timer.read()
+    assert read.durations.count == 200
+    assert read.durations.sum_ns <= read.active_ns
+    assert timer.read() == read
+
+
 def test_another_thread_sees_the_part_so_far_and_no_jumps(make_timer: MakeTimer) -> None:
     timer, selector = make_timer(), Selector()
     readings = []

@@ -214,7 +214,7 @@ libuv_after_wait(void *handle)
     if (time->phase == WAITING_FOR_EVENTS) {
         /* What was idle did wait: the timeout is told as 0 while new files wait to be watched. */
         int is_poll = run->is_poll && idle_ns == 0;
-        loop_end_wait(time, run->buckets, now_ns, idle_ns, waited_ns - idle_ns, is_poll, events);
+        loop_end_wait(time, now_ns, idle_ns, waited_ns - idle_ns, is_poll, events);
     }
     run->idle_ns = idle_total_ns;
     run->events = total_events;

@@ -18,6 +18,8 @@
 #define DELAY_EVERY_NS 1e6
 #define READ_TRIES 1000 /* then the numbers may be those of two moments, some 50 ns apart */
 
+#define NOTED 64
+
 typedef enum { STOPPED, STARTING, ITERATING, WAITING_FOR_EVENTS, POLLING_FOR_EVENTS } LoopPhase;
 typedef enum { BLOCKING, POLLING, EMPTY, ITERATION_KINDS } IterationKind;
 
@@ -28,9 +30,11 @@ typedef struct {
     int64_t carry_ns; /* what the present iteration took before that */
     int64_t active_ns;
     int64_t idle_ns;
-    int64_t longest_ns;
     uint64_t iterations[ITERATION_KINDS];
     uint64_t events;
+    unsigned int noted; /* iterations that are not in what follows yet, in `took_ns` */
+    int64_t took_ns[NOTED]; /* ~: a blocking wait came next */
+    int64_t longest_ns;
     Histogram durations;
     int64_t pending_ns; /* the last iteration, whose delays depend on the next one; 0: none */
     double delay_sum;   /* ns * ns */
@@ -115,6 +119,27 @@ loop_settle_delays(LoopTime *time, const BucketTable *buckets, int64_t next_ns)
     }
 }
 
+/* Sort in the iterations that were noted. Many at once cost less: what the kernel did in between has put the buckets out of
+   the processor's reach. */
+static NEVER_INLINE void
+loop_sort_in(LoopTime *time, const BucketTable *buckets)
+{
+    for (unsigned int i = 0; i < time->noted; i++) {
+        int blocked = time->took_ns[i] < 0;
+        int64_t took_ns = blocked ? ~time->took_ns[i] : time->took_ns[i];
+        if (took_ns > time->longest_ns) {
+            time->longest_ns = took_ns;
+        }
+        histogram_observe(&time->durations, buckets, took_ns);
+        loop_settle_delays(time, buckets, took_ns);
+        time->pending_ns = took_ns;
+        if (blocked) { /* nothing was due: what had become so by then would have been the first */
+            loop_settle_delays(time, buckets, 0);
+        }
+    }
+    time->noted = 0;
+}
+
 /* The loop comes to wait for events, or to its end. */
 static inline void
 loop_end_iteration(LoopTime *time, const BucketTable *buckets, int64_t now_ns)
@@ -124,13 +149,11 @@ loop_end_iteration(LoopTime *time, const BucketTable *buckets, int64_t now_ns)
     if (time->phase != ITERATING) {
         return; /* the time before the first wait is no iteration */
     }
-    took_ns += time->carry_ns;
-    if (took_ns > time->longest_ns) {
-        time->longest_ns = took_ns;
+    if (time->noted == NOTED) { /* not sooner: the last one stays, for `loop_end_wait` */
+        loop_sort_in(time, buckets);
     }
-    histogram_observe(&time->durations, buckets, took_ns);
-    loop_settle_delays(time, buckets, took_ns);
-    time->pending_ns = took_ns;
+    took_ns += time->carry_ns;
+    time->took_ns[time->noted++] = took_ns > 0 ? took_ns : 0;
 }
 
 static inline void
@@ -144,12 +167,11 @@ loop_begin_wait(LoopTime *time, const BucketTable *buckets, int64_t now_ns, Loop
 
 /* The wait is over. `idle_ns` of it were idle; `carry_ns` belong to the iteration that begins with it. */
 static inline void
-loop_end_wait(LoopTime *time, const BucketTable *buckets, int64_t now_ns, int64_t idle_ns, int64_t carry_ns, int is_poll,
-              uint64_t events)
+loop_end_wait(LoopTime *time, int64_t now_ns, int64_t idle_ns, int64_t carry_ns, int is_poll, uint64_t events)
 {
     IterationKind kind = !is_poll ? BLOCKING : events != 0 ? POLLING : EMPTY;
-    if (!is_poll) { /* nothing was due: what had become so by then would have been the first */
-        loop_settle_delays(time, buckets, 0);
+    if (!is_poll && time->noted != 0 && time->took_ns[time->noted - 1] >= 0) {
+        time->took_ns[time->noted - 1] = ~time->took_ns[time->noted - 1];
     }
     time->idle_ns += idle_ns;
     time->active_ns += now_ns - time->since_ns - idle_ns;
@@ -197,7 +219,7 @@ timed_call(TimedWait *wait, AskOriginal ask, PyObject *const *arguments, size_t 
         LoopTime *time = timer->time;
         uint64_t found = events != NULL && PyList_CheckExact(events) ? (uint64_t)PyList_GET_SIZE(events) : 0;
         int64_t now_ns = monotonic_ns(clock);
-        loop_end_wait(time, &timer->state->buckets, now_ns, is_poll ? 0 : now_ns - time->since_ns, 0, is_poll, found);
+        loop_end_wait(time, now_ns, is_poll ? 0 : now_ns - time->since_ns, 0, is_poll, found);
     }
     Py_DECREF(wait);
     return events;
@@ -347,11 +369,12 @@ timer_end(LoopTimer *timer, PyObject *Py_UNUSED(ignored))
     if (time->phase != STOPPED) {
         int waits = time->phase == WAITING_FOR_EVENTS; /* ended from another thread, or by an exception */
         if (waits) {
-            loop_end_wait(time, &timer->state->buckets, now_ns, now_ns - time->since_ns, 0, 0, 0);
+            loop_end_wait(time, now_ns, now_ns - time->since_ns, 0, 0, 0);
         }
         else {
             loop_end_iteration(time, &timer->state->buckets, now_ns);
         }
+        loop_sort_in(time, &timer->state->buckets);
         loop_settle_delays(time, &timer->state->buckets, 0);
         time->phase = STOPPED;
     }
@@ -393,6 +416,9 @@ timer_read(LoopTimer *timer, PyObject *Py_UNUSED(ignored))
             break;
         }
     }
+    read.durations.buckets = buckets;
+    read.delays.buckets = delays;
+    loop_sort_in(&read, &timer->state->buckets); /* the copy's: the writer's own wait until they are many */
     int64_t so_far_ns = now_ns - read.since_ns;
     int64_t present_ns = -1;
     if (read.phase == WAITING_FOR_EVENTS) {
@@ -409,8 +435,6 @@ timer_read(LoopTimer *timer, PyObject *Py_UNUSED(ignored))
     if (present_ns > read.longest_ns) {
         read.longest_ns = present_ns;
     }
-    read.durations.buckets = buckets;
-    read.delays.buckets = delays;
     read.delays.sum_ns = (int64_t)(read.delay_sum / DELAY_EVERY_NS);
     PyObject *durations = histogram_read(&read.durations);
     PyObject *weights = durations != NULL ? histogram_read(&read.delays) : NULL;
