@@ -5,7 +5,8 @@
    (native_source/work_probe.h, pools.h and work_rows.h), the work items of threads (native_source/work.h; its twin is
    probes/pure_work.py), and those for other processes (native_source/sent.h, probes/pure_sent.py), on their way over and
    back (native_source/crossing.h and stations.h, probes/pure_crossing.py). Loop timers: native_source/loop_time.h and
-   libuv.h (their twin is probes/pure_loop_time.py). No probe, but in need of C: native_source/repeat.h and shortcut.h.
+   libuv.h (their twin is probes/pure_loop_time.py). What adds up over a request: native_source/account.h, owners.h and
+   first_steps.h (probes/account.py). No probe, but in need of C: native_source/repeat.h and shortcut.h.
    Hot paths call no OpenTelemetry API and run no Python code but the coroutine. All state belongs to one module instance,
    so to one interpreter. */
 

@@ -20,8 +20,8 @@ from types import CodeType
 from typing import TYPE_CHECKING, Any
 
 from otel_concurrency.probes.account import Account, PureAccount, account_in
-from otel_concurrency.probes.histogram import Histogram, HistogramState
 from otel_concurrency.probes.loops import LoopIndex
+from otel_concurrency.probes.pure_rows import LoopTasks, Row, read_row
 from otel_concurrency.probes.tasks import (
     OTHER,
     BeginSpan,
@@ -43,46 +43,7 @@ MAX_TASKS_READ = 10_000
 _EMPTY = contextvars.Context()
 """The context of every callback of ours: without one, each would keep its task's whole context alive."""
 
-_NOTHING = HistogramState()
-
 _logger = logging.getLogger(__name__)
-
-
-class StepTotals:
-    """The steps of one function's tasks, where somebody sees them."""
-
-    __slots__ = ("busy_ns", "durations", "start_delays", "steps")
-
-    def __init__(self) -> None:
-        self.steps = self.busy_ns = 0
-        self.start_delays = Histogram()
-        self.durations = Histogram()
-
-
-class Row:
-    """All tasks of one coroutine function."""
-
-    __slots__ = (
-        "cancelled_durations",
-        "destroyed",
-        "failed",
-        "failed_durations",
-        "finished_durations",
-        "function",
-        "steps",
-    )
-
-    def __init__(self, function: str) -> None:
-        self.function = function
-        self.begin()
-
-    def begin(self) -> None:
-        self.destroyed = 0  # the others are as many as their durations
-        self.failed: dict[str, int] = {}
-        self.finished_durations = Histogram()
-        self.cancelled_durations = Histogram()
-        self.failed_durations = Histogram()
-        self.steps: StepTotals | None = None
 
 
 class _End:
@@ -158,22 +119,6 @@ class _ToldEnd(_End):
     def __del__(self) -> None:
         if self.probe is not None:
             self.probe.died.append((self.loop, self.key, self.span))
-
-
-def _no_loop() -> None:
-    """Nothing refers to a loop that has no id."""
-
-
-class LoopTasks:
-    """The live tasks of one loop in order of creation, each under the time it was made at, made unique."""
-
-    __slots__ = ("live", "loop_id", "loop_type", "reference")
-
-    def __init__(self, loop: Any, loop_id: int | None, loop_type: str) -> None:
-        self.reference: Callable[[], Any] = weakref.ref(loop) if loop_id is not None else _no_loop
-        self.loop_id = loop_id
-        self.loop_type = loop_type
-        self.live: dict[int, Row] = {}
 
 
 def _nothing(_: None) -> None:
@@ -496,7 +441,7 @@ class PureTaskProbe(Untracked):
         self._bury()
         with self.lock:
             live = Counter(row for loop in self._loops for row in list(loop.live.values()))
-            return [_read(row, live[row]) for row in self._rows.values()]
+            return [read_row(row, live[row]) for row in self._rows.values()]
 
     def read_loops(self) -> list[LoopRow]:
         """Return the live tasks of each loop; the id of the row of all loops beyond the limit is None."""
@@ -554,27 +499,3 @@ def _states(known: LoopTasks, count: int) -> tuple[int, int]:
         return 0, 0
     scheduled = sum(task is not current and getattr(task, "_fut_waiter", None) is None for task in tasks)
     return int(current is not None), min(scheduled, count)
-
-
-def _read(row: Row, live: int) -> TaskRow:
-    steps = row.steps
-    finished = row.finished_durations.read()
-    cancelled = row.cancelled_durations.read()
-    failed = row.failed_durations.read()
-    return TaskRow(
-        function=row.function,
-        created=finished.count + cancelled.count + failed.count + row.destroyed + live,
-        finished=finished.count,
-        cancelled=cancelled.count,
-        destroyed=row.destroyed,
-        failed=dict(row.failed),
-        live=live,
-        sees_steps=steps is not None,
-        busy_ns=steps.busy_ns if steps is not None else 0,
-        steps=steps.steps if steps is not None else 0,
-        finished_durations=finished,
-        cancelled_durations=cancelled,
-        failed_durations=failed,
-        start_delays=steps.start_delays.read() if steps is not None else _NOTHING,
-        step_durations=steps.durations.read() if steps is not None else _NOTHING,
-    )

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from otel_concurrency.probes.pure import LoopTasks, Row, StepTotals
+from otel_concurrency.probes.pure_rows import LoopTasks, Row, StepTotals
 from otel_concurrency.probes.tasks import LoopRow, SlowStep
 from otel_concurrency.probes.trio_tasks import is_cancellation, named_by, with_states
 

@@ -1,0 +1,90 @@
+"""What the pure task probe keeps: a row per coroutine function, and the live tasks of each loop."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from otel_concurrency.probes.histogram import Histogram, HistogramState
+from otel_concurrency.probes.tasks import TaskRow
+
+_NOTHING = HistogramState()
+
+
+class StepTotals:
+    """The steps of one function's tasks, where somebody sees them."""
+
+    __slots__ = ("busy_ns", "durations", "start_delays", "steps")
+
+    def __init__(self) -> None:
+        self.steps = self.busy_ns = 0
+        self.start_delays = Histogram()
+        self.durations = Histogram()
+
+
+class Row:
+    """All tasks of one coroutine function."""
+
+    __slots__ = (
+        "cancelled_durations",
+        "destroyed",
+        "failed",
+        "failed_durations",
+        "finished_durations",
+        "function",
+        "steps",
+    )
+
+    def __init__(self, function: str) -> None:
+        self.function = function
+        self.begin()
+
+    def begin(self) -> None:
+        self.destroyed = 0  # the others are as many as their durations
+        self.failed: dict[str, int] = {}
+        self.finished_durations = Histogram()
+        self.cancelled_durations = Histogram()
+        self.failed_durations = Histogram()
+        self.steps: StepTotals | None = None
+
+
+def _no_loop() -> None:
+    """Nothing refers to a loop that has no id."""
+
+
+class LoopTasks:
+    """The live tasks of one loop in order of creation, each under the time it was made at, made unique."""
+
+    __slots__ = ("live", "loop_id", "loop_type", "reference")
+
+    def __init__(self, loop: Any, loop_id: int | None, loop_type: str) -> None:
+        self.reference: Callable[[], Any] = weakref.ref(loop) if loop_id is not None else _no_loop
+        self.loop_id = loop_id
+        self.loop_type = loop_type
+        self.live: dict[int, Row] = {}
+
+
+def read_row(row: Row, live: int) -> TaskRow:
+    """Return the numbers of a row, exemplars drained; `live`: of its tasks that have not ended."""
+    steps = row.steps
+    finished = row.finished_durations.read()
+    cancelled = row.cancelled_durations.read()
+    failed = row.failed_durations.read()
+    return TaskRow(
+        function=row.function,
+        created=finished.count + cancelled.count + failed.count + row.destroyed + live,
+        finished=finished.count,
+        cancelled=cancelled.count,
+        destroyed=row.destroyed,
+        failed=dict(row.failed),
+        live=live,
+        sees_steps=steps is not None,
+        busy_ns=steps.busy_ns if steps is not None else 0,
+        steps=steps.steps if steps is not None else 0,
+        finished_durations=finished,
+        cancelled_durations=cancelled,
+        failed_durations=failed,
+        start_delays=steps.start_delays.read() if steps is not None else _NOTHING,
+        step_durations=steps.durations.read() if steps is not None else _NOTHING,
+    )
