@@ -81,6 +81,8 @@ typedef struct ModuleState {
     PyObject *name_context;
     PyObject *name_is_recording;
     PyObject *name_account;
+    PyObject *name_make;
+    PyObject *name_task_ended;
 #ifdef WATCH_CONTEXTS
     PyTypeObject *entry_type;
     PyTypeObject *told_entry_type;
@@ -805,6 +807,8 @@ module_exec(PyObject *module)
         {&state->name_context, "context"},
         {&state->name_is_recording, "is_recording"},
         {&state->name_account, ACCOUNT_ATTRIBUTE},
+        {&state->name_make, "make"},
+        {&state->name_task_ended, "task_ended"},
 #ifdef WATCH_CONTEXTS
         {&state->name_get_context, "get_context"}, {&state->name_done, "done"},
         {&state->name_cancelled, "cancelled"},     {&state->name_exception, "_exception"},
@@ -975,6 +979,8 @@ module_free(void *module)
     Py_CLEAR(state->name_context);
     Py_CLEAR(state->name_is_recording);
     Py_CLEAR(state->name_account);
+    Py_CLEAR(state->name_make);
+    Py_CLEAR(state->name_task_ended);
 #ifdef WATCH_CONTEXTS
     Py_CLEAR(state->name_get_context);
     Py_CLEAR(state->name_done);

@@ -15,6 +15,7 @@ MAX_OPEN = 10_000
 """Roots known at a time; when there are more, the oldest are forgotten."""
 
 _ROOT = "_otel_concurrency_root"
+_TRACE_ID, _IS_REMOTE = 0, 2  # where the ids of a span, a tuple, have them
 
 
 class LocalRoots(SpanProcessor):
@@ -29,15 +30,17 @@ class LocalRoots(SpanProcessor):
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """A span starts."""
         try:
-            parent, context = span.parent, span.context
+            # Asked as properties, these would take longer than the rest: each span comes by here.
+            context: Any = span._context
+            parent: Any = span._parent
             if context is None:
                 return
-            if parent is None or parent.is_remote:
+            if parent is None or parent[_IS_REMOTE]:
                 if len(self._open) >= MAX_OPEN:
                     self._forget_oldest()
                 self._open.setdefault(context.trace_id, span)  # of a service that calls itself, the outer one
             else:
-                root = self._open.get(context.trace_id)
+                root = self._open.get(context[_TRACE_ID])
                 if root is not None:
                     setattr(span, _ROOT, root)
         except Exception:  # better a span whose root is not known than an application that cannot start one
@@ -45,13 +48,16 @@ class LocalRoots(SpanProcessor):
 
     def on_end(self, span: ReadableSpan) -> None:
         """It has ended."""
-        parent = span.parent
-        if parent is not None and not parent.is_remote:
-            return
-        context = span.context
-        root = self._open.get(context.trace_id) if context is not None else None
-        if root is not None and context is not None and root.context == context:
-            self._open.pop(context.trace_id, None)
+        try:
+            parent = span._parent
+            if parent is not None and not parent[_IS_REMOTE]:
+                return
+            context = span.context
+            root = self._open.get(context.trace_id) if context is not None else None
+            if root is not None and context is not None and root.context == context:
+                self._open.pop(context.trace_id, None)
+        except Exception:  # as above
+            pass
 
     def forget(self) -> None:
         """Know none: those of a parent process are not ours."""

@@ -122,16 +122,14 @@ class PromisingTracer:
 
 def _add(span: Any, attributes: Mapping[str, AnyValue]) -> None:
     held = getattr(span, "_attributes", None)
-    if (
-        type(held) is BoundedAttributes
-        and held.max_value_len is None
-        and (held.maxlen is None or len(held) + len(attributes) <= held.maxlen)
-    ):
-        # The SDK checks and locks for each value that is set, 0.7 µs apiece; ours are clean.
-        held._dict.pop(TASK_NAME, None)  # of whoever happens to run when the span is made
-        held._dict.update(attributes)
-    else:
-        span.set_attributes(attributes)
+    if type(held) is BoundedAttributes and held.max_value_len is None:
+        has, most = held._dict, held.maxlen
+        if most is None or len(has) + len(attributes) <= most:
+            # The SDK checks and locks for each value that is set, 0.7 µs apiece; ours are clean.
+            has.pop(TASK_NAME, None)  # of whoever happens to run when the span is made
+            has.update(attributes)
+            return
+    span.set_attributes(attributes)
 
 
 def processor_of(span: object) -> object:

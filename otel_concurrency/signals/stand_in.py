@@ -183,9 +183,9 @@ class StandIn(_State, Forwarding):
         """
         self._maker.make(self, outcome, duration_ns, error, task, steps, busy_ns, start_delay_ns)
 
-    def take_made(self) -> SpanContext | int | None:
-        """End it: return the ids if somebody has them; else nobody will, and None is returned."""
-        ids: SpanContext | int | None = self._settle(None)
+    def take_made(self, new_id: int | None = None) -> SpanContext | int | None:
+        """End it: return the ids if somebody has them, else `new_id`; if that is None, nobody ever will."""
+        ids: SpanContext | int | None = self._settle(new_id)
         put(self, "_created_in", None)
         if ids is None:
             # A chain of tasks that create each other stays short.

@@ -152,13 +152,13 @@ class TaskSpans:
     ) -> None:
         """Make the span of a task that has ended, if it tells something; what fails here, stays here."""
         try:
-            tracer, created_in = self._tracer, stand_in._created_in
+            tracer, created_in, new_id = self._tracer, stand_in._created_in, None
             if tracer is not None and created_in is not None and not self.is_over:
                 if not stand_in._real.is_recording():
                     self._continued.go_on(stand_in, tracer)
                 if duration_ns >= self._threshold_ns or outcome in ("failed", "cancelled"):
-                    stand_in._settle(tracer.new_id())
-            promised = stand_in.take_made()
+                    new_id = tracer.new_id()
+            promised = stand_in.take_made(new_id)
             if promised is None or created_in is None or tracer is None or self.is_over:
                 return
             if task is None and outcome != "destroyed":

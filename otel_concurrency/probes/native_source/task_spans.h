@@ -295,14 +295,28 @@ told_free(Told *told)
     Py_XDECREF(span);
 }
 
-/* The listener runs, and with it anything. No exception is set. */
+/* The listener runs, and with it anything. No exception is set. A stand-in's `task_ended` only hands on to its maker. */
 static void
 told_call(TaskProbe *probe, Told *told, const char *outcome)
 {
-    PyObject *answer = PyObject_CallMethod(told->span, "task_ended", "sLOOILL", outcome, (long long)told->duration_ns,
-                                           told->error != NULL ? told->error : Py_None,
-                                           told->task != NULL ? told->task : Py_None, (unsigned int)told->steps,
-                                           (long long)told->busy_ns, (long long)told->start_delay_ns);
+    PyObject *maker = Py_IS_TYPE(told->span, probe->stand_in_type) ? ((StandIn *)told->span)->maker : NULL;
+    PyObject *numbers[] = {
+        PyUnicode_InternFromString(outcome),          PyLong_FromLongLong(told->duration_ns),
+        PyLong_FromUnsignedLong(told->steps),         PyLong_FromLongLong(told->busy_ns),
+        PyLong_FromLongLong(told->start_delay_ns),
+    };
+    PyObject *args[] = {
+        maker, told->span, numbers[0], numbers[1], told->error != NULL ? told->error : Py_None,
+        told->task != NULL ? told->task : Py_None, numbers[2], numbers[3], numbers[4],
+    };
+    PyObject *answer = NULL;
+    if (!PyErr_Occurred()) {
+        answer = maker != NULL ? PyObject_VectorcallMethod(probe->state->name_make, args, 9, NULL)
+                               : PyObject_VectorcallMethod(probe->state->name_task_ended, args + 1, 8, NULL);
+    }
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(numbers); i++) {
+        Py_XDECREF(numbers[i]);
+    }
     if (answer == NULL) {
         listener_raised(probe);
     }
