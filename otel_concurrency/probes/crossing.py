@@ -27,8 +27,13 @@ Timing = tuple[int, int]
 Late = Callable[[], object]
 """What is left to do for an item when its result is out, so that whoever waits for it need not wait."""
 
-End = Callable[[BaseException | None, str | None], Late | None] | Token[Any]
-"""Takes what the item raised, and its traceback as text; or a token of the crossing's context variable."""
+Ended = Callable[[BaseException | None, str | None, int], object]
+"""Takes what an item raised, its traceback as text, and when it ended, ns since the epoch; once its result is
+out."""
+
+End = Callable[[BaseException | None, str | None], Late | None] | Token[Any] | tuple[Token[Any], Ended]
+"""Takes what the item raised, and its traceback as text; or a token of the crossing's context variable, with
+or without what is told later: then no Python runs before the result is out."""
 
 Replacement = tuple[Any, Callable[[], None]]
 """What stands in a function's place, and what turns it off: from then on it does what the function does."""

@@ -71,6 +71,9 @@ class PureCrossing:
             self._run_ns = _now_ns() - self._began_ns
             end, self._end = self._end, None
             try:
+                if isinstance(end, tuple):
+                    end, ended = end
+                    self._late = functools.partial(ended, error, stacktrace, time.time_ns())
                 if isinstance(end, Token):
                     if self._context_var is not None:
                         self._context_var.reset(end)

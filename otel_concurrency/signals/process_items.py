@@ -74,8 +74,8 @@ class ProcessItems:
                 span.make()
             inside = Context(context)
             put(inside, SPAN_KEY, span)
-            span.token = attach(inside)
-            return span
+            token = attach(inside)
+            return (token, span) if is_default else functools.partial(_detach_first, token, span)
         token = attach(context)
         # A token of the variable that the crossing knows needs no call of ours to put it back.
         return token if is_default else lambda error, stacktrace: detach(token)
@@ -84,16 +84,11 @@ class ProcessItems:
 class ItemSpan(LateSpan):
     """The span of an item, and what ends it.
 
-    Attributes:
-        token: Puts back what was current before the item.
-
     Args:
         items: Whose it is.
         parent: The ids of the submitter's span.
         item: What `ProcessItems` was told of it, and its context for the carrier.
     """
-
-    token: Any
 
     def __init__(
         self,
@@ -118,34 +113,33 @@ class ItemSpan(LateSpan):
         tracer = self._items.tracer
         return tracer.start_span(name, context, SpanKind.CONSUMER, attributes, start_time=self._begun_ns)
 
-    def __call__(self, error: BaseException | None, stacktrace: str | None) -> Late | None:
-        """The item has run: put the context back; returns what ends the span, if there is to be one."""
-        detach(self.token)
-        ended_ns = time.time_ns()
+    def __call__(self, error: BaseException | None, stacktrace: str | None, ended_ns: int) -> None:
+        """The item has run, and its result is out: end the span, if there is to be one, as of then."""
         if error is None and ended_ns - self._begun_ns < self._items.threshold_ns and self.close() is None:
-            return None
-        return functools.partial(_end, self, error, stacktrace, ended_ns)
+            return
+        span = self.make()
+        if error is not None and span.is_recording():
+            kind = type_name(type(error))
+            span.set_attribute(names.ERROR_TYPE, kind)
+            span.record_exception(error, {"exception.stacktrace": stacktrace or ""}, ended_ns)
+            span.set_status(StatusCode.ERROR, f"{kind}: {error}")
+        span.end(ended_ns)
+
+
+def _detach_first(token: Any, span: ItemSpan, error: BaseException | None, stacktrace: str | None) -> Late:
+    """End an item whose token the crossing does not know."""
+    detach(token)
+    return functools.partial(span, error, stacktrace, time.time_ns())
 
 
 def _is_recorded() -> bool:
     """Whether this process has a tracer provider: without one, spans would be made for nobody."""
     if getattr(trace, "_TRACER_PROVIDER", trace) is None and not _IS_NAMED:
         return False  # what follows would say so, too, but looks into the environment each time
-    return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+    return type(trace.get_tracer_provider()) is not trace.ProxyTracerProvider
 
 
 def _name_in_submitter(name: str) -> str:
     """Name a function of the program's main module as the process that submits it does."""
     module, dot, rest = name.partition(".")
     return f"__main__.{rest}" if dot and module == "__mp_main__" else name
-
-
-def _end(late: ItemSpan, error: BaseException | None, stacktrace: str | None, ended_ns: int) -> None:
-    """End the span of an item, now that its result is out: as of when the item ended."""
-    span = late.make()
-    if error is not None and span.is_recording():
-        kind = type_name(type(error))
-        span.set_attribute(names.ERROR_TYPE, kind)
-        span.record_exception(error, {"exception.stacktrace": stacktrace or ""}, ended_ns)
-        span.set_status(StatusCode.ERROR, f"{kind}: {error}")
-    span.end(ended_ns)

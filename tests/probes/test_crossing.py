@@ -128,6 +128,41 @@ def test_a_token_puts_back_what_was_current(crossing: Crossing, diary: Diary) ->
     assert diary.troubles == []
 
 
+def test_what_comes_with_a_token_is_told_how_the_item_ended_once_its_result_is_out(
+    crossing: Crossing, diary: Diary
+) -> None:
+    def ended(*told: Any) -> None:
+        diary.said.append((*told, current.get(None)))
+
+    def run() -> None:
+        diary.end = (current.set("inside"), ended)
+        begin(crossing)
+        before = time.time_ns()
+        crossing.end(7, error, "Traceback …")
+        after = time.time_ns()
+        assert current.get(None) is None
+        assert len(diary.said) == 1
+        crossing.finish()
+        crossing.finish()
+        (told,) = diary.said[1:]
+        assert (*told[:2], told[3]) == (error, "Traceback …", None)
+        assert before <= told[2] <= after
+
+    error = ValueError()
+    contextvars.copy_context().run(run)
+    assert diary.troubles == []
+
+
+def test_a_token_of_elsewhere_is_trouble_and_the_rest_is_told(crossing: Crossing, diary: Diary) -> None:
+    token = contextvars.copy_context().run(current.set, "elsewhere")
+    diary.end = (token, lambda *told: diary.said.append(told[:2]))
+    begin(crossing)
+    assert crossing.end(7, None, None) is not None
+    crossing.finish()
+    assert diary.said[1:] == [(None, None)]
+    assert [type(error) for error in diary.troubles] == [ValueError]
+
+
 @pytest.mark.parametrize(("value", "is_asked"), [(None, False), ({}, False), ({"span": 1}, True)])
 def test_an_item_that_brings_nothing_asks_the_observer_only_where_something_is_current(
     crossing: Crossing, diary: Diary, value: Any, is_asked: bool
@@ -156,10 +191,13 @@ def trouble(*args: Any) -> Any:
     raise TroubleError
 
 
-@pytest.mark.parametrize("place", ["observer", "end", "late"])
+@pytest.mark.parametrize("place", ["observer", "end", "late", "told with a token"])
 def test_trouble_is_told_and_costs_nothing(probe: WorkProbe, diary: Diary, place: str) -> None:
     crossing = probe.crossing(trouble if place == "observer" else diary, diary.troubles.append)
-    diary.end = trouble if place == "end" else diary.note_end
+    token = current.set("inside")
+    current.reset(token)
+    ends: dict[str, Any] = {"end": trouble, "told with a token": (token, trouble)}
+    diary.end = ends.get(place, diary.note_end)
     diary.late = trouble
     begin(crossing)
     assert crossing.end(7, None, None) is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from contextvars import Token
 from typing import Any
@@ -14,6 +15,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 from otel_concurrency.probes.crossing import End
+from otel_concurrency.signals import process_items
 from otel_concurrency.signals.process_items import NS, ProcessItems
 
 SAMPLED = {"traceparent": "00-0000000000000000000000000000000a-000000000000000b-01", "baggage": "who=me"}
@@ -44,6 +46,10 @@ def begin(items: ProcessItems, carrier: dict[str, str], function: Any = len) -> 
 
 def finish(end: End, error: BaseException | None = None, stacktrace: str | None = None) -> Any:
     """End an item as its worker does, and return what is left for when its result is out."""
+    if isinstance(end, tuple):
+        token, ended = end
+        context.detach(token)
+        return functools.partial(ended, error, stacktrace, process_items.time.time_ns())
     if isinstance(end, Token):
         context.detach(end)
         return None
@@ -93,7 +99,7 @@ def test_an_item_that_tells_nothing_gets_none(items: ProcessItems, exporter: InM
     end = begin(items, SAMPLED)
     assert end is not None
     span = trace.get_current_span()
-    assert finish(end) is None
+    finish(end)()
     # Who has kept it sees the one above from now on, and makes none.
     assert current_of(span) == (0xA, 0xB)
     span.set_attribute("late", True)
@@ -189,3 +195,21 @@ def test_without_a_tracer_provider_nobody_makes_a_span(
     assert end is not None
     assert current() == (0xA, 0xB)
     assert finish(end) is None
+
+
+def test_with_another_runtime_context_an_item_gets_its_span_all_the_same(
+    items: ProcessItems, exporter: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The crossing knows nothing of that one's tokens."""
+    monkeypatch.setattr(process_items, "is_default", False)
+    end = begin(items, SAMPLED)
+    assert callable(end)
+    inside = current()
+    late = finish(end, KeyError("lost"))
+    assert trace.get_current_span() is trace.INVALID_SPAN
+    late()
+    (span,) = exporter.get_finished_spans()
+    assert (inside, (span.attributes or {})["error.type"]) == (
+        current_of(trace.NonRecordingSpan(span.get_span_context())),
+        "KeyError",
+    )

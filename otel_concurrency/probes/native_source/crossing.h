@@ -17,7 +17,10 @@ typedef struct {
     /* The item that this process runs as a worker. */
     PyObject *key;  /* NULL: one that is not followed, or none */
     PyObject *end;  /* what the observer returned; NULL: nothing, or it was called */
-    PyObject *late; /* what that returned; NULL: nothing, or it was called */
+    PyObject *late; /* what that returned, or brought; NULL: nothing, or it was called */
+    PyObject *error; /* what `late` is told, if the end brought it; else NULL, as `stacktrace` */
+    PyObject *stacktrace;
+    int64_t ended_unix_ns;
     int64_t began_ns;
     int64_t queue_ns;
     int64_t run_ns; /* negative: it runs */
@@ -69,8 +72,20 @@ crossing_finish_item(Crossing *crossing)
     if (late == NULL) {
         return 0;
     }
-    crossing->late = NULL;
-    PyObject *done = PyObject_CallNoArgs(late);
+    PyObject *ended = NULL, *done = NULL;
+    PyObject *error = crossing->error;
+    PyObject *stacktrace = crossing->stacktrace;
+    crossing->late = crossing->error = crossing->stacktrace = NULL;
+    if (error == NULL) {
+        done = PyObject_CallNoArgs(late);
+    }
+    else if ((ended = PyLong_FromLongLong(crossing->ended_unix_ns)) != NULL) {
+        PyObject *told[] = {error, stacktrace, ended};
+        done = PyObject_Vectorcall(late, told, 3, NULL);
+    }
+    Py_XDECREF(ended);
+    Py_XDECREF(stacktrace);
+    Py_XDECREF(error);
     Py_DECREF(late);
     if (done == NULL) {
         return crossing_fence(crossing->trouble);
@@ -143,15 +158,32 @@ crossing_begin_item(Crossing *crossing, PyObject *key, PyObject *parcel, PyObjec
     return 0;
 }
 
-/* An end is called, or it is a token, and puts back what was current before. */
-static PyObject *
+/* An end is called, or it is a token, with or without what is told later: that puts back what was current before, and
+   not a line of Python is between the item and whoever waits for its result. -1: it raised. */
+static int
 crossing_call_end(Crossing *crossing, PyObject *end, PyObject *error, PyObject *stacktrace)
 {
-    if (crossing->context_var != NULL && PyContextToken_CheckExact(end)) {
-        return PyContextVar_Reset(crossing->context_var, end) < 0 ? NULL : Py_NewRef(Py_None);
+    PyObject *token = PyContextToken_CheckExact(end) ? end : NULL;
+    if (PyTuple_CheckExact(end) && PyTuple_GET_SIZE(end) == 2) {
+        token = PyTuple_GET_ITEM(end, 0);
+        Py_XSETREF(crossing->late, Py_NewRef(PyTuple_GET_ITEM(end, 1)));
+        Py_XSETREF(crossing->error, Py_NewRef(error));
+        Py_XSETREF(crossing->stacktrace, Py_NewRef(stacktrace));
+        crossing->ended_unix_ns = unix_ns();
+    }
+    if (token != NULL) {
+        return crossing->context_var != NULL ? PyContextVar_Reset(crossing->context_var, token) : 0;
     }
     PyObject *told[] = {error, stacktrace};
-    return PyObject_Vectorcall(end, told, 2, NULL);
+    PyObject *late = PyObject_Vectorcall(end, told, 2, NULL);
+    if (late == NULL) {
+        return -1;
+    }
+    if (late == Py_None) {
+        Py_CLEAR(late);
+    }
+    Py_XSETREF(crossing->late, late);
+    return 0;
 }
 
 /* What travels beside the result, None for an item that is not followed; the second call says what the first did. */
@@ -167,15 +199,11 @@ crossing_end_item(Crossing *crossing, PyObject *key, PyObject *error, PyObject *
         PyObject *end = crossing->end;
         if (end != NULL) {
             crossing->end = NULL;
-            PyObject *late = crossing_call_end(crossing, end, error, stacktrace);
+            int called = crossing_call_end(crossing, end, error, stacktrace);
             Py_DECREF(end);
-            if (late == NULL && crossing_fence(crossing->trouble) < 0) {
+            if (called < 0 && crossing_fence(crossing->trouble) < 0) {
                 return NULL;
             }
-            if (late == Py_None) {
-                Py_CLEAR(late);
-            }
-            Py_XSETREF(crossing->late, late);
         }
     }
     return Py_BuildValue("(LL)", (long long)crossing->queue_ns, (long long)crossing->run_ns);
@@ -277,6 +305,8 @@ crossing_traverse(Crossing *crossing, visitproc visit, void *arg)
     Py_VISIT(crossing->key);
     Py_VISIT(crossing->end);
     Py_VISIT(crossing->late);
+    Py_VISIT(crossing->error);
+    Py_VISIT(crossing->stacktrace);
     return 0;
 }
 
@@ -288,6 +318,8 @@ crossing_clear(Crossing *crossing)
     Py_CLEAR(crossing->key);
     Py_CLEAR(crossing->end);
     Py_CLEAR(crossing->late);
+    Py_CLEAR(crossing->error);
+    Py_CLEAR(crossing->stacktrace);
     return 0;
 }
 
