@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import Span, SpanProcessor
 from opentelemetry.trace import SpanKind
@@ -17,6 +16,7 @@ from opentelemetry.util.types import AnyValue
 
 from otel_concurrency.probes.account import ATTRIBUTE, Account, AccountRead
 from otel_concurrency.signals import names
+from otel_concurrency.signals.current_context import SPAN_KEY, get_current
 from otel_concurrency.signals.whereabouts import fill_in
 
 NS = 1_000_000_000
@@ -36,6 +36,7 @@ class RequestTimes(SpanProcessor):
 
     def __init__(self, new_account: Callable[[], Account]) -> None:
         self._new_account = new_account
+        self._has_begun = False
         self.is_on = True
 
     def __repr__(self) -> str:
@@ -46,9 +47,14 @@ class RequestTimes(SpanProcessor):
         if not self.is_on:
             return
         try:
+            is_request = span._kind in REQUESTS
+            if not (is_request or self._has_begun):
+                return
+            context = get_current() if parent_context is None else parent_context
             # A `NonRecordingSpan` from another process has none, and a stand-in has that of its task.
-            around = getattr(trace.get_current_span(parent_context), ATTRIBUTE, None)
-            if span.kind in REQUESTS:
+            around = getattr(context.get(SPAN_KEY), ATTRIBUTE, None)
+            if is_request:
+                self._has_begun = True
                 account = self._new_account()
                 setattr(span, ATTRIBUTE, account)
                 account.begin(around)
@@ -58,14 +64,16 @@ class RequestTimes(SpanProcessor):
             self.is_on = False
 
     def _on_ending(self, span: Span) -> None:
-        if span.kind not in REQUESTS:
+        if not self._has_begun or span.kind not in REQUESTS:
             return
-        account: Account | None = getattr(span, ATTRIBUTE, None)
-        if account is None:
-            return
-        account.end()
-        # It takes nothing new any more, and nobody else has it yet.
-        fill_in(span._attributes, request_times(AccountRead(*account.read())))
+        try:
+            account: Account | None = getattr(span, ATTRIBUTE, None)
+            if account is not None:
+                account.end()
+                # It takes nothing new any more, and nobody else has it yet.
+                fill_in(span._attributes, request_times(AccountRead(*account.read())))
+        except Exception:  # as above
+            self.is_on = False
 
 
 def request_times(read: AccountRead) -> dict[str, AnyValue]:
