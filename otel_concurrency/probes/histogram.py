@@ -29,6 +29,9 @@ LOWEST_INDEX = LOWEST_EXPONENT * BUCKETS_PER_OCTAVE
 EXEMPLARS_PER_HISTOGRAM = 4
 """Between two readings, the slowest value of each of the slowest this many buckets."""
 
+MAX_PENDING = 256
+"""Values that wait to be sorted in, all at once: one by one they take twice the time."""
+
 # 2 ** (k / 8), written out so that C and Python start from the same doubles.
 _MANTISSAS = (
     1.0,
@@ -129,11 +132,17 @@ class HistogramState:
 
 
 class Histogram:
-    """The pure twin of the native histogram; one writer at a time, guarded by its owner's lock."""
+    """The pure twin of the native histogram; one writer at a time, guarded by its owner's lock.
 
-    __slots__ = ("_buckets", "_exemplars", "_max_ns", "_min_ns", "_sum_ns", "_zero_count")
+    Attributes:
+        pending: Values that are not sorted in yet. Who is in a hurry, and always holds the lock, appends here
+            what has no origin, and calls `sort_in` when there are `MAX_PENDING`.
+    """
+
+    __slots__ = ("_buckets", "_exemplars", "_max_ns", "_min_ns", "_sum_ns", "_zero_count", "pending")
 
     def __init__(self) -> None:
+        self.pending: list[int] = []
         self._buckets = [0] * BUCKET_COUNT
         self._exemplars: dict[int, ProbeExemplar] = {}
         self._zero_count = 0
@@ -156,6 +165,21 @@ class Histogram:
         if origin is not None:
             self._keep_exemplar(position, ns, origin, at_unix_ns)
 
+    def sort_in(self) -> None:
+        """Sort in the values that wait."""
+        if not self.pending:
+            return
+        pending, self.pending = self.pending, []
+        self._min_ns = min(self._min_ns, *pending)
+        self._max_ns = max(self._max_ns, *pending)
+        buckets = self._buckets
+        for ns in pending:
+            if ns > 0:
+                self._sum_ns += ns
+                buckets[bisect_left(UPPER_BOUNDS_NS, ns)] += 1  # `bucket_position`, without its call
+            else:
+                self._zero_count += 1
+
     def _keep_exemplar(self, position: int, ns: int, origin: object, at_unix_ns: int) -> None:
         held = self._exemplars.get(position)
         if held is not None and ns <= held.value_ns:
@@ -169,6 +193,7 @@ class Histogram:
 
     def read(self) -> HistogramState:
         """Return the state, and drain the exemplars into it."""
+        self.sort_in()
         exemplars, self._exemplars = self._exemplars, {}
         buckets = self._buckets
         count = sum(buckets) + self._zero_count

@@ -20,6 +20,7 @@ from types import CodeType
 from typing import TYPE_CHECKING, Any
 
 from otel_concurrency.probes.account import Account, PureAccount, account_in
+from otel_concurrency.probes.histogram import MAX_PENDING
 from otel_concurrency.probes.loops import LoopIndex
 from otel_concurrency.probes.pure_rows import LoopTasks, Row, read_row
 from otel_concurrency.probes.tasks import (
@@ -56,7 +57,7 @@ class _End:
     key: int
     origin: object
 
-    def __call__(self, task: asyncio.Future[Any]) -> None:
+    def __call__(self, task: Any) -> None:
         # All in one function: each further call of Python's is 0.1 µs of the 3 that a task may cost.
         probe, self.probe = self.probe, None
         if probe is None:
@@ -71,18 +72,23 @@ class _End:
                     return
                 if task.cancelled():
                     durations = row.cancelled_durations
-                elif (
-                    error := getattr(task, "_exception", None)
-                ) is not None:  # `.exception()` would mark it retrieved
-                    name = probe.error_name(type(error))
-                    row.failed[name] = row.failed.get(name, 0) + 1
-                    durations = row.failed_durations
                 else:
-                    durations = row.finished_durations
+                    try:
+                        error = task._exception  # `.exception()` would mark it retrieved
+                    except AttributeError:  # it is no task of asyncio's
+                        error = None
+                    if error is None:
+                        durations = row.finished_durations
+                    else:
+                        name = probe.error_name(type(error))
+                        row.failed[name] = row.failed.get(name, 0) + 1
+                        durations = row.failed_durations
                 if self.origin:
                     durations.observe(duration_ns, self.origin, time.time_ns())
                 else:
-                    durations.observe(duration_ns)
+                    durations.pending.append(duration_ns)
+                    if len(durations.pending) >= MAX_PENDING:
+                        durations.sort_in()
             finally:
                 lock.release()
         except Exception:

@@ -258,7 +258,7 @@ def test_a_task_shows_the_application_its_own_face(hook: TaskHook, lazy_loop_fac
 
 
 @pytest.mark.parametrize(
-    "broken", ["pure.PureTaskProbe.row_of", "pure.PureTaskProbe.loop_row", "histogram.Histogram.observe"]
+    "broken", ["pure.PureTaskProbe.row_of", "pure.PureTaskProbe.loop_row", "histogram.Histogram.sort_in"]
 )
 def test_trouble_of_ours_never_reaches_the_application(
     broken: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -269,6 +269,7 @@ def test_trouble_of_ours_never_reaches_the_application(
         raise LookupError("ours")
 
     monkeypatch.setattr(f"otel_concurrency.probes.{broken}", fails)
+    monkeypatch.setattr("otel_concurrency.probes.pure.MAX_PENDING", 1)
     hook = TaskHook(make_task_probe(native=False))
     hook.install()
     try:

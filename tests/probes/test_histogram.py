@@ -17,6 +17,7 @@ from otel_concurrency.probes.histogram import (
     EXEMPLARS_PER_HISTOGRAM,
     HIGHEST_EXPONENT,
     LOWEST_INDEX,
+    MAX_PENDING,
     SCALE,
     UPPER_BOUNDS_NS,
     Histogram,
@@ -140,6 +141,20 @@ def test_reading_does_not_empty_a_histogram():
     histogram = Histogram()
     histogram.observe(5)
     assert histogram.read() == histogram.read() == HistogramState(1, 5, 5, 5, 0, bucket_position(5), (1,))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_what_is_sorted_in_later_is_what_was_observed(seed):
+    values = [*durations(seed, 3 * MAX_PENDING + 7), 0, 0]
+    observed, sorted_in = Histogram(), Histogram()
+    for number, ns in enumerate(values):
+        observed.observe(ns)
+        sorted_in.pending.append(ns)
+        if len(sorted_in.pending) >= MAX_PENDING:
+            sorted_in.sort_in()
+        if number % 500 == 0:
+            assert sorted_in.read() == observed.read()
+    assert sorted_in.read() == observed.read() == sorted_in.read()
 
 
 def test_an_empty_histogram_reads_as_nothing():
