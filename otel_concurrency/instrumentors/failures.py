@@ -27,7 +27,7 @@ from otel_concurrency.hooks.unawaited import UnawaitedHook
 from otel_concurrency.hooks.uncaught import UncaughtHook
 from otel_concurrency.hooks.unraisable import UnraisableHook
 from otel_concurrency.signals import providers, shutdown
-from otel_concurrency.signals.cancellations import SpanEndings, Timeouts
+from otel_concurrency.signals.cancellations import SpanEndings, Timeouts, explain_by
 from otel_concurrency.signals.failures import FailureReports
 from otel_concurrency.signals.left_spans import LeftSpans
 from otel_concurrency.signals.producer import default_producer
@@ -81,6 +81,7 @@ class FailureInstrumentor(BaseInstrumentor):
             hook.install()
         default_producer().register(reports)
         default_producer().register(timeouts)
+        explain_by(cancellations.why)
         leave_spans = providers.watch_spans(
             SpanEndings(cancellations.why, trio_cancellations.why, left_spans.note)
         )
@@ -96,6 +97,7 @@ class FailureInstrumentor(BaseInstrumentor):
 
         atexit.register(tell_the_rest)  # for programs that end without us
         self._undo = (
+            lambda: explain_by(None),
             leave_spans,
             lambda: default_producer().unregister(timeouts),
             lambda: default_producer().unregister(reports),

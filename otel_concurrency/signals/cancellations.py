@@ -21,7 +21,25 @@ from otel_concurrency.probes.tasks import OTHER
 from otel_concurrency.signals import names
 from otel_concurrency.signals.readings import Reading, SumReading
 
+_why: Callable[[Any], Cancellation] | None = None
 _DEPTH = 8  # frames between a span's end and the `with` that it is the end of
+
+
+def explain_by(why: Callable[[Any], Cancellation] | None) -> None:
+    """Let `reasons` know what tells the reason of a task's cancellation; None: nobody does."""
+    global _why
+    _why = why
+
+
+def reasons(task: Any) -> dict[str, str]:
+    """Return why a task was cancelled, as attributes of its span; empty where nobody knows it."""
+    return told_of(_why(task)) if _why is not None and task is not None else {}
+
+
+def told_of(cancellation: Cancellation) -> dict[str, str]:
+    """Return a cancellation as attributes; what is not known is left out."""
+    told = {names.CANCELLATION_REASON: cancellation.reason, names.CANCELLED_BY: cancellation.by}
+    return {key: value for key, value in told.items() if value}
 
 
 class SpanEndings(SpanProcessor):
@@ -66,9 +84,8 @@ class SpanEndings(SpanProcessor):
         if not isinstance(attributes, BoundedAttributes):
             return
         target: Any = attributes._dict  # it takes nothing new any more, and nobody else has the span yet
-        told = {names.CANCELLATION_REASON: cancellation.reason, names.CANCELLED_BY: cancellation.by}
-        for key, value in told.items():
-            if value and (attributes.maxlen is None or len(target) < attributes.maxlen):
+        for key, value in told_of(cancellation).items():
+            if attributes.maxlen is None or len(target) < attributes.maxlen:
                 target.setdefault(key, value)
 
 

@@ -20,7 +20,7 @@ from opentelemetry.trace import Span, SpanContext, TracerProvider
 from otel_concurrency.probes import account
 from otel_concurrency.probes.pure import coroutine_name, type_name
 from otel_concurrency.probes.tasks import SpanPlan
-from otel_concurrency.signals import names
+from otel_concurrency.signals import cancellations, names
 from otel_concurrency.signals.continued_tasks import ContinuedTasks, context_of
 from otel_concurrency.signals.current_context import SPAN_KEY, get_current
 from otel_concurrency.signals.current_context import put as put_into
@@ -169,6 +169,8 @@ class TaskSpans:
                 attributes[names.TASK_SPAN_BUSY_TIME] = busy_ns / NS
                 if start_delay_ns >= 0:
                     attributes[names.TASK_SPAN_START_DELAY] = start_delay_ns / NS
+            if outcome == "cancelled":
+                attributes.update(cancellations.reasons(task))
             if error is not None:
                 attributes[names.ERROR_TYPE] = type_name(type(error))
             start_unix_ns = stand_in._start_unix_ns

@@ -16,6 +16,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.test.globals_test import reset_trace_globals
 
 from otel_concurrency.instrumentors.failures import FailureInstrumentor
+from otel_concurrency.instrumentors.tasks import AsyncioTaskInstrumentor
 from tests.loops import run
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
@@ -147,6 +148,42 @@ def test_a_cancelled_span_says_why(
     if main is not waited_for:  # up to 3.11 it is another task that waits
         assert (spans["work"].attributes or {}).get("asyncio.cancellation.by") == by
     assert {span.status.status_code for span in spans.values()} == {trace.StatusCode.UNSET}
+
+
+@pytest.mark.parametrize("native", [True, False], ids=["native", "pure"])
+@pytest.mark.parametrize(
+    ("main", "said"),
+    [
+        pytest.param(in_a_group, ("task_group", "parent"), marks=SINCE_311),
+        (gathered, ("gather", None)),
+        (cancelled_by_somebody, ("unknown", None)),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_so_does_the_span_of_a_cancelled_task(
+    main: Callable[[], Awaitable[None]],
+    said: tuple[str, str | None],
+    native: bool,
+    instrumentor: FailureInstrumentor,
+    exporter: InMemorySpanExporter,
+    loop_factory: LoopFactory,
+) -> None:
+    async def inside() -> None:
+        with trace.get_tracer("test").start_as_current_span("request"):
+            await main()
+
+    tasks = AsyncioTaskInstrumentor()
+    tasks.instrument(native=native)
+    try:
+        run(loop_factory, inside())
+    finally:
+        tasks.uninstrument()
+    (span,) = (
+        each for each in exporter.get_finished_spans() if each.name == f"asyncio.task {work.__module__}.work"
+    )
+    attributes = span.attributes or {}
+    assert attributes["asyncio.task.outcome"] == "cancelled"
+    assert (attributes.get("asyncio.cancellation.reason"), attributes.get("asyncio.cancellation.by")) == said
 
 
 def test_the_end_of_run_is_a_shutdown(

@@ -308,6 +308,41 @@ def test_slow_steps_are_told(requests: Requests) -> None:
     assert 2 <= requests.check("GET", 1)[SLOW] <= 4
 
 
+def test_the_step_in_which_a_request_ends_is_one_of_its_steps(
+    requests: Requests, loop_factory: LoopFactory
+) -> None:
+    async def blocks() -> None:
+        with requests.request("blocks"):
+            requests.spin("blocks", seconds=0.06)
+
+    async def begins_late() -> None:
+        requests.spin(seconds=0.06)
+        with requests.request("begins late"):
+            pass
+        requests.spin(seconds=0.06)
+
+    async def goes_on() -> None:
+        requests.spin(seconds=0.06)
+        with requests.request("goes on"):
+            await asyncio.sleep(0)
+
+    async def handle() -> None:
+        await asyncio.gather(blocks(), begins_late(), goes_on())
+
+    tasks.note_slow_steps(50_000_000)
+    try:
+        run(loop_factory, handle())
+    finally:
+        tasks.note_slow_steps(0)
+    said = requests.said()
+    assert said["blocks"][SLOW] == 1
+    for name in (
+        "begins late",
+        "goes on",
+    ):  # only a machine that is held up makes the rest of those steps slow
+        assert SLOW not in said[name] or requests.around[name] >= 0.05
+
+
 def test_without_steps_there_is_the_number_of_tasks_alone(plain: Requests, native: bool) -> None:
     async def handle() -> None:
         with plain.request("GET"):

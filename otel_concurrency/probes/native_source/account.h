@@ -20,14 +20,20 @@ live_account(Live *live)
 }
 
 static void
-account_add_busy(Account *account, int64_t ns, int slow)
+account_add_busy(Account *account, int64_t ns)
 {
     for (; account != NULL; account = account->outer) {
         if (account->is_open) {
             account->busy_ns += ns;
-            account->slow_steps += (uint64_t)slow;
         }
     }
+}
+
+/* Whether a step held its loop for long, as far as it lies behind the request's begin. */
+static int
+is_slow(Account *account, int64_t began_ns, int64_t ended_ns, int64_t slow_ns)
+{
+    return ended_ns - (began_ns > account->began_ns ? began_ns : account->began_ns) >= slow_ns;
 }
 
 static NEVER_INLINE void
@@ -63,14 +69,20 @@ account_add_queue(Account *account, int64_t ns)
 /* A step of a task that somebody wants to hear of, or that began a request. `outer` is the step that it is nested in, as
    that of an eager task is: the time is not counted twice. */
 static NEVER_INLINE void
-account_step(Live *live, int64_t busy_ns, Step *outer)
+account_step(Live *live, int64_t began_ns, int64_t ended_ns, Step *outer)
 {
+    int64_t busy_ns = ended_ns - began_ns;
     if (live->has_told) {
         live_told(live)->busy_ns += busy_ns;
     }
-    account_add_busy(live_account(live), busy_ns, busy_ns >= live->row->probe->slow_ns);
+    for (Account *account = live_account(live); account != NULL; account = account->outer) {
+        if (account->is_open) {
+            account->busy_ns += busy_ns;
+            account->slow_steps += (uint64_t)is_slow(account, began_ns, ended_ns, live->row->probe->slow_ns);
+        }
+    }
     if (outer != NULL) {
-        account_add_busy(live_account(outer->live), -busy_ns, 0);
+        account_add_busy(live_account(outer->live), -busy_ns);
     }
 }
 
@@ -155,6 +167,7 @@ account_begin(Account *account, PyObject *const *args, Py_ssize_t count)
         return NULL;
     }
     account->is_open = 1;
+    account->began_ns = monotonic_ns(&state->clock);
     if (count == 1 && Py_IS_TYPE(args[0], state->account_type) && args[0] != (PyObject *)account
         && account->outer == NULL && ((Account *)args[0])->depth < MAX_DISPLACED) {
         account->outer = (Account *)Py_NewRef(args[0]);
@@ -167,7 +180,7 @@ account_begin(Account *account, PyObject *const *args, Py_ssize_t count)
 #ifdef WATCH_CONTEXTS
     Creation *creation = creation_in_step(slot, slot->creation);
     if (creation != NULL) {
-        account->busy_ns -= monotonic_ns(&state->clock) - creation->began_ns - creation->nested_ns;
+        account->busy_ns -= account->began_ns - creation->began_ns - creation->nested_ns;
         account_own(account, creation->owner);
         creation->owner = (Account *)Py_NewRef((PyObject *)account);
         Py_RETURN_NONE;
@@ -185,7 +198,7 @@ account_begin(Account *account, PyObject *const *args, Py_ssize_t count)
         Py_XDECREF(before);
         Py_RETURN_NONE;
     }
-    account->busy_ns -= monotonic_ns(&state->clock) - step->began_ns; /* the whole step will be added */
+    account->busy_ns -= account->began_ns - step->began_ns; /* the whole step will be added */
     account_own(account, before);
     Py_RETURN_NONE;
 }
@@ -231,13 +244,15 @@ account_end(Account *account, PyObject *Py_UNUSED(ignored))
     if (!account->is_open) {
         Py_RETURN_NONE;
     }
-    int64_t until_ns = monotonic_ns(&state->clock);
+    int64_t now_ns = monotonic_ns(&state->clock);
+    int64_t until_ns = now_ns;
     ThreadSlot *slot = thread_slot(state);
 #ifdef WATCH_CONTEXTS
     Creation *creation = slot != NULL ? slot->creation : NULL;
     while ((creation = creation_in_step(slot, creation)) != NULL) {
         if (account_includes(creation_account(creation), account)) {
             account->busy_ns += until_ns - creation->began_ns - creation->nested_ns;
+            account->slow_steps += (uint64_t)is_slow(account, creation->began_ns, now_ns, creation->slow_ns);
         }
         until_ns = creation->began_ns;
         creation = creation->outer;
@@ -246,6 +261,7 @@ account_end(Account *account, PyObject *Py_UNUSED(ignored))
     for (Step *step = slot != NULL ? slot->innermost : NULL; step != NULL; step = step->outer) {
         if (account_includes(live_account(step->live), account)) {
             account->busy_ns += until_ns - step->began_ns;
+            account->slow_steps += (uint64_t)is_slow(account, step->began_ns, now_ns, step->row->probe->slow_ns);
         }
         until_ns = step->began_ns;
     }

@@ -51,14 +51,14 @@ creation_leave(ThreadSlot *slot, Creation *creation, Live *live, int64_t ended_n
     if (!(live->has_told | live->is_owner)) {
         return;
     }
-    account_add_busy(live_account(live), -creation->nested_ns, 0);
+    account_add_busy(live_account(live), -creation->nested_ns);
     int64_t busy_ns = ended_ns - creation->began_ns;
     Creation *outer = creation_in_step(slot, creation->outer);
     if (outer != NULL) {
         outer->nested_ns += busy_ns;
     }
     else if (slot->innermost != NULL) {
-        account_add_busy(live_account(slot->innermost->live), -busy_ns, 0);
+        account_add_busy(live_account(slot->innermost->live), -busy_ns);
     }
 }
 #endif

@@ -9,6 +9,7 @@ typedef struct Account {
     struct Account *outer;     /* that of a request around this one, in this process; adds up, too */
     struct Account *displaced; /* what the task in which it began counted for until then */
     Live *own;                 /* that task; NULL: none, or it is over. The key in the table of owners */
+    int64_t began_ns;
     int64_t busy_ns;
     int64_t start_delay_ns;
     int64_t queue_ns;

@@ -9,7 +9,7 @@
 struct Account;
 static void account_add_task(struct Account *account);
 static void account_add_start(struct Account *account, int64_t delay_ns);
-static void account_step(Live *live, int64_t busy_ns, Step *outer);
+static void account_step(Live *live, int64_t began_ns, int64_t ended_ns, Step *outer);
 static struct Account *account_in(ModuleState *state, PyObject *key, PyObject *origin);
 static void owner_leave(Live *live);
 

@@ -267,7 +267,7 @@ live_end_step(Live *live, int64_t began_ns, int64_t now_ns, State state, Step *o
     int64_t busy_ns = now_ns - began_ns;
     live->row->busy_ns += busy_ns;
     if (live->has_told | live->is_owner) {
-        account_step(live, busy_ns, outer);
+        account_step(live, began_ns, now_ns, outer);
     }
     live_set_state(live, state);
     row_observe(live->row, &live->row->step_durations, busy_ns, context);

@@ -30,6 +30,7 @@ typedef struct Creation {
     struct Creation *outer;
     struct Account *told;  /* what the task will count for; borrowed */
     struct Account *owner; /* of a request that began in that first step; strong */
+    int64_t slow_ns;       /* of its probe */
     int64_t nested_ns;     /* first steps of other eager tasks in it */
     PyObject *inner_task; /* what a create_task inside this one returned; only compared */
     PyObject *outer_context;

@@ -454,7 +454,7 @@ create_task_with_watcher(TaskProbe *probe, PyObject *const *arguments, size_t co
     if (probe->begin_span != NULL && context == NULL) {
         span_begin(probe, row, arguments[2], &begun);
     }
-    Creation creation = {.outer = slot->creation, .told = begun.account};
+    Creation creation = {.outer = slot->creation, .told = begun.account, .slow_ns = probe->slow_ns};
     slot->creation = &creation;
     int64_t created_ns = monotonic_ns(&state->clock);
     PyObject *task = PyObject_Vectorcall(arguments[0], arguments + 1, count - 1, keywords);
