@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -24,6 +25,11 @@ ROOT = Path(__file__).resolve().parent.parent
 BARE = "bare"
 MEMORY_VARIANTS = ("native", "pure")
 LIVE_TASKS = 1_000_000
+ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "131072"}
+"""glibc's, alike for all variants that keep tasks alive: what is large is mapped, and unmapped when it is let
+go of. Left to itself, glibc may keep the last table that asyncio's set of all tasks has grown out of: 15 bytes
+a task."""
+
 LIVE_BUDGET_BYTES = 160.0
 """What a live task of ours may cost on top of a bare one."""
 
@@ -87,14 +93,15 @@ def added_budget(variant: str, kind: str) -> float | None:
     return None
 
 
-def measured(variant: str, loop: str, kind: str, *options: str) -> dict[str, float]:
-    """Measure one value in a fresh process.
+def measured(variant: str, loop: str, kind: str, *options: str, **environ: str) -> dict[str, float]:
+    """Measure one value in a fresh process, with these variables set besides.
 
     Raises:
         SystemExit: That process failed; what it wrote is in the message.
     """
     command = [sys.executable, "-m", "benchmarks.measure", variant, loop, kind, *options]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    variables = {**os.environ, **environ}
+    done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"benchmarks: {variant} on {loop} could not be measured:\n{done.stderr.strip()}")
     result: dict[str, float] = json.loads(done.stdout)
@@ -153,7 +160,7 @@ def memory(effort: Effort) -> dict[str, Any]:
     variants = [key for key in MEMORY_VARIANTS if VARIANTS[key].is_available()]
     report.progress(f"tasks: memory of {LIVE_TASKS:,} live and {effort.flat_tasks:,} short tasks")
     live = {
-        key: measured(key, "asyncio", "live", "--count", str(LIVE_TASKS))["value"]
+        key: measured(key, "asyncio", "live", "--count", str(LIVE_TASKS), **ALLOCATOR)["value"]
         for key in (BARE, *variants)
     }
     flat = {
