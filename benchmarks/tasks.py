@@ -27,8 +27,8 @@ MEMORY_VARIANTS = ("native", "pure")
 LIVE_TASKS = 1_000_000
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "131072"}
 """glibc's, alike for all variants that keep tasks alive: what is large is mapped, and unmapped when it is let
-go of. Left to itself, glibc may keep the last table that asyncio's set of all tasks has grown out of: 15 bytes
-a task."""
+go of. Left to itself, glibc may keep the last table that asyncio's set of all tasks has grown out of: that is
+15 bytes a task."""
 
 LIVE_BUDGET_BYTES = 160.0
 """What a live task of ours may cost on top of a bare one."""
