@@ -54,6 +54,9 @@ class TaskHook:
             self._probe.see_through(code, named_by)
 
     def _observe(self, original: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[[], None]]:
+        whole = self._probe.replace(original)
+        if whole is not None:
+            return functools.wraps(original)(whole[0]), whole[1]
         create = self._probe.create_task
         wants = _parameters(original)
 

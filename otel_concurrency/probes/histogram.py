@@ -135,8 +135,8 @@ class Histogram:
     """The pure twin of the native histogram; one writer at a time, guarded by its owner's lock.
 
     Attributes:
-        pending: Values that are not sorted in yet. Who is in a hurry, and always holds the lock, appends here
-            what has no origin, and calls `sort_in` when there are `MAX_PENDING`.
+        pending: Values that are not sorted in yet, always this very list. Who is in a hurry appends here
+            what has no origin, without the lock, and calls `sort_in`, with it, when there are `MAX_PENDING`.
     """
 
     __slots__ = ("_buckets", "_exemplars", "_max_ns", "_min_ns", "_sum_ns", "_zero_count", "pending")
@@ -167,9 +167,10 @@ class Histogram:
 
     def sort_in(self) -> None:
         """Sort in the values that wait."""
-        if not self.pending:
+        pending = self.pending[:]
+        if not pending:
             return
-        pending, self.pending = self.pending, []
+        del self.pending[: len(pending)]  # another thread may have appended since
         self._min_ns = min(self._min_ns, *pending)
         self._max_ns = max(self._max_ns, *pending)
         buckets = self._buckets

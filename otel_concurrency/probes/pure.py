@@ -19,14 +19,16 @@ from collections.abc import Callable
 from types import CodeType
 from typing import TYPE_CHECKING, Any
 
-from otel_concurrency.probes.account import Account, PureAccount, account_in
-from otel_concurrency.probes.histogram import MAX_PENDING
+from otel_concurrency.probes.account import Account, PureAccount
+from otel_concurrency.probes.histogram import Histogram
 from otel_concurrency.probes.loops import LoopIndex
-from otel_concurrency.probes.pure_rows import LoopTasks, Row, read_row
+from otel_concurrency.probes.pure_creation import EMPTY, End, ToldEnd, creation
+from otel_concurrency.probes.pure_rows import LoopTasks, Row, read_ended, read_row
 from otel_concurrency.probes.tasks import (
     OTHER,
     BeginSpan,
     LoopRow,
+    Replacement,
     SlowStep,
     SpanPlan,
     TaskRow,
@@ -41,90 +43,7 @@ if TYPE_CHECKING:
 MAX_TASKS_READ = 10_000
 """Live tasks a loop whose states are looked at when asked; a larger loop's count as waiting."""
 
-_EMPTY = contextvars.Context()
-"""The context of every callback of ours: without one, each would keep its task's whole context alive."""
-
 _logger = logging.getLogger(__name__)
-
-
-class _End:
-    """A task's done-callback, which the task owns: called at its end, or let go of while it is pending."""
-
-    __slots__ = ("key", "loop", "origin", "probe")
-
-    probe: PureTaskProbe | None
-    loop: LoopTasks
-    key: int
-    origin: object
-
-    def __call__(self, task: Any) -> None:
-        # All in one function: each further call of Python's is 0.1 µs of the 3 that a task may cost.
-        probe, self.probe = self.probe, None
-        if probe is None:
-            return
-        try:
-            duration_ns = probe.now_ns() - self.key
-            lock = probe.lock
-            lock.acquire()  # `with` costs 0.07 µs more
-            try:
-                row = self.loop.live.pop(self.key, None)
-                if row is None:  # the probe was reset since: the task is the parent process's
-                    return
-                if task.cancelled():
-                    durations = row.cancelled_durations
-                else:
-                    try:
-                        error = task._exception  # `.exception()` would mark it retrieved
-                    except AttributeError:  # it is no task of asyncio's
-                        error = None
-                    if error is None:
-                        durations = row.finished_durations
-                    else:
-                        name = probe.error_name(type(error))
-                        row.failed[name] = row.failed.get(name, 0) + 1
-                        durations = row.failed_durations
-                if self.origin:
-                    durations.observe(duration_ns, self.origin, time.time_ns())
-                else:
-                    durations.pending.append(duration_ns)
-                    if len(durations.pending) >= MAX_PENDING:
-                        durations.sort_in()
-            finally:
-                lock.release()
-        except Exception:
-            probe.give_up()
-
-    def __del__(self) -> None:
-        if self.probe is not None:  # the task died while pending; a lock may be held, so only say so
-            self.probe.died.append((self.loop, self.key, None))
-
-
-class _ToldEnd(_End):
-    """That of a task whose end somebody wants to hear of; the others have no room for it."""
-
-    __slots__ = ("span",)
-
-    span: TaskSpan
-
-    def __call__(self, task: asyncio.Future[Any]) -> None:
-        probe = self.probe
-        if probe is None:
-            return
-        duration_ns = probe.now_ns() - self.key
-        is_live = self.key in self.loop.live
-        super().__call__(task)
-        if not is_live:
-            return
-        try:
-            error = None if task.cancelled() else getattr(task, "_exception", None)
-            outcome = "cancelled" if task.cancelled() else "finished" if error is None else "failed"
-            self.span.task_ended(outcome, duration_ns, error, task)
-        except Exception:
-            probe.give_up()
-
-    def __del__(self) -> None:
-        if self.probe is not None:
-            self.probe.died.append((self.loop, self.key, self.span))
 
 
 def _nothing(_: None) -> None:
@@ -157,16 +76,16 @@ class PureTaskProbe(Untracked):
         self._max_coroutines = max_coroutines
         self._max_error_types = max_error_types
         self._origin = origin
-        self._origin_now: Callable[[None], Any] = origin.get if origin is not None else _nothing
+        self.origin_now: Callable[[None], Any] = origin.get if origin is not None else _nothing
         self._loop_of = loops or LoopIndex()
         self.now_ns = monotonic_ns
-        self._rows: dict[object, Row] = {None: Row(OTHER)}
+        self.rows: dict[object, Row] = {None: Row(OTHER)}
         self._error_names: set[str] = set()
         self._loops: list[LoopTasks] = []
-        self._last_loop = LoopTasks(None, None, OTHER)
-        self._last_id = 0  # of the task that was followed last
+        self.last_loop = LoopTasks(self, None, None, OTHER)
+        self.last_id = 0  # of the task that was followed last
         self._last_foreign: Callable[[], object] = lambda: None
-        self._is_broken = False
+        self.is_broken = False
         self._trio: PureTrioTasks | None = None
         self._slow_ns = sys.maxsize
         self._carrier: CodeType | None = None
@@ -174,8 +93,8 @@ class PureTaskProbe(Untracked):
         self.lock = threading.Lock()
         # What dies, dies wherever a collection runs, so also while this thread holds the lock.
         self.died: deque[tuple[LoopTasks, int, TaskSpan | None]] = deque()
-        self._begin_span: BeginSpan | None = None
-        self._span_key: object = None
+        self.begin_span: BeginSpan | None = None
+        self.span_key: object = None
 
     def create_task(
         self,
@@ -186,60 +105,15 @@ class PureTaskProbe(Untracked):
         **kwargs: Any,
     ) -> asyncio.Future[Any]:
         """Call `original(loop, coroutine, **kwargs)` and follow the task that it returns."""
-        if self._is_broken:
-            return original(loop, coroutine, **kwargs)
-        try:
-            # Before: an eager task may be done after, and its frame gone.
-            try:
-                row = self._rows[coroutine.cr_code]
-            except (AttributeError, KeyError):
-                row = self.row_of(coroutine)
-            created_ns = self.now_ns()
-        except Exception:
-            self.give_up()
-            return original(loop, coroutine, **kwargs)
-        self._last_id = 0
-        origin = self._origin_now(None)
-        # Outside of a span nobody is asked.
-        if origin and self._begin_span is not None and (self._span_key is None or self._span_key in origin):
-            begun = account = None
-            if kwargs.get("context") is None:
-                begun = self._begin_span(coroutine)
-                account = account_in(origin, self._span_key)
-            if begun is not None or account is not None:
-                return self._create_in_span(
-                    begun, account, row, created_ns, original, loop, coroutine, kwargs
-                )
-        # Handing on nothing at all is the common case, and a dict to unpack a slow one.
-        task = original(loop, coroutine, **kwargs) if kwargs else original(loop, coroutine)
-        try:
-            task_id = id(task)
-            if self._last_id != task_id:  # else a loop's create_task called another's: followed already
-                # What `_follow` does, without its call: 0.15 µs of the 3 that a task may cost.
-                self._last_id = task_id
-                known = self._last_loop
-                if known.reference() is not loop:
-                    known = self.loop_row(loop)
-                live = known.live
-                while created_ns in live:
-                    created_ns += 1
-                live[created_ns] = row
-                if self.died:
-                    self._bury()
-                end = _End()
-                end.loop = known
-                end.key = created_ns
-                end.origin = origin
-                end.probe = self
-                if task.done():
-                    end(task)
-                else:
-                    task.add_done_callback(end, context=_EMPTY)
-        except Exception:
-            self.give_up()
+        create_task, _ = self.replace(original)
+        task: asyncio.Future[Any] = create_task(loop, coroutine, **kwargs)
         return task
 
-    def _create_in_span(
+    def replace(self, original: Callable[..., Any], /) -> Replacement:
+        """Return a `create_task` that follows its tasks, and what silences it."""
+        return creation(self, original)
+
+    def create_in_span(
         self,
         begun: tuple[TaskSpan, Any] | None,
         account: Account | None,
@@ -257,7 +131,7 @@ class PureTaskProbe(Untracked):
         is_followed = False
         try:
             task = original(loop, coroutine, **kwargs) if kwargs else original(loop, coroutine)
-            is_followed = self._last_id != id(task)
+            is_followed = self.last_id != id(task)
         finally:
             if token is not None and origin.get(None) is value:  # else a task factory has set it for good
                 origin.reset(token)
@@ -283,7 +157,7 @@ class PureTaskProbe(Untracked):
         """Count a task that was just made, and listen for its end."""
         if self._last_foreign() is not task:
             self._last_foreign = weakref.ref(task)
-            origin = self._origin_now(None)
+            origin = self.origin_now(None)
             self._follow(loop, self.row_of(coroutine), task, created_ns, origin, span)
         elif span is not None:
             span.forget()
@@ -297,8 +171,8 @@ class PureTaskProbe(Untracked):
         origin: object,
         span: TaskSpan | None = None,
     ) -> None:
-        self._last_id = id(task)
-        known = self._last_loop
+        self.last_id = id(task)
+        known = self.last_loop
         if known.reference() is not loop:
             known = self.loop_row(loop)
         # No lock on this side: entering a dict is atomic, and what was created is what ended and what lives.
@@ -307,20 +181,19 @@ class PureTaskProbe(Untracked):
             created_ns += 1
         live[created_ns] = row
         if self.died:
-            self._bury()
+            self.bury()
         if span is None:
-            end = _End()
+            end = End()
         else:
-            end = told = _ToldEnd()
+            end = told = ToldEnd()
             told.span = span
         end.loop = known
         end.key = created_ns
         end.origin = origin
-        end.probe = self
         if task.done():  # an eager task may be
             end(task)
         else:
-            task.add_done_callback(end, context=_EMPTY)
+            task.add_done_callback(end, context=EMPTY)
 
     def loop_row(self, loop: Any) -> LoopTasks:
         """Return the live tasks of a loop, known or new."""
@@ -332,18 +205,18 @@ class PureTaskProbe(Untracked):
             else:
                 # A loop that is gone and has no task left makes room.
                 self._loops = [known for known in self._loops if known.live or known.reference() is not None]
-                known = LoopTasks(loop, loop_id, loop_type)
+                known = LoopTasks(self, loop, loop_id, loop_type)
                 self._loops.append(known)
-            self._last_loop = known
+            self.last_loop = known
             return known
 
     def give_up(self) -> None:
         """Our trouble stays ours: from now on tasks pass through uncounted."""
-        if not self._is_broken:
-            self._is_broken = True
+        if not self.is_broken:
+            self.is_broken = True
             _logger.exception("Counting tasks failed and is switched off; the program goes on without it")
 
-    def _bury(self) -> None:
+    def bury(self) -> None:
         spans = []
         with self.lock:
             while self.died:
@@ -363,8 +236,8 @@ class PureTaskProbe(Untracked):
             begin: Who is asked.
             how: What it would do, for a probe that can do it by itself.
         """
-        self._begin_span = begin if self._origin is not None else None
-        self._span_key = how.key if how is not None else None
+        self.begin_span = begin if self._origin is not None else None
+        self.span_key = how.key if how is not None else None
 
     def new_account(self) -> Account:
         """Return an account for a request that begins."""
@@ -391,7 +264,7 @@ class PureTaskProbe(Untracked):
 
     def step_counts(self) -> dict[str, int]:
         """Return how many steps there were of each coroutine function whose steps are seen."""
-        return {row.function: row.steps.steps for row in list(self._rows.values()) if row.steps is not None}
+        return {row.function: row.steps.steps for row in list(self.rows.values()) if row.steps is not None}
 
     def slow_steps(self) -> list[SlowStep]:
         """Return the slow steps since the last call; of at most 64 between two."""
@@ -404,9 +277,9 @@ class PureTaskProbe(Untracked):
         for known in self._loops:
             known.live.clear()
         self._loops = []
-        self._last_loop = LoopTasks(None, None, OTHER)
+        self.last_loop = LoopTasks(self, None, None, OTHER)
         self._error_names.clear()
-        for row in self._rows.values():
+        for row in self.rows.values():
             row.begin()
         if self._trio is not None:
             self._trio.reset()
@@ -420,15 +293,22 @@ class PureTaskProbe(Untracked):
         if key is self._carrier:
             coroutine = self._carried(coroutine)
             key = coroutine.cr_code
-        row = self._rows.get(key)
+        row = self.rows.get(key)
         return row if row is not None else self._new_row(key, coroutine)
 
     def _new_row(self, key: object, coroutine: Any) -> Row:
         name = coroutine_name(coroutine)
         with self.lock:
-            if len(self._rows) > self._max_coroutines:
-                return self._rows[None]
-            return self._rows.setdefault(key, Row(name))
+            if len(self.rows) > self._max_coroutines:
+                return self.rows[None]
+            return self.rows.setdefault(key, Row(name))
+
+    def failed(self, row: Row, error: BaseException) -> Histogram:
+        """Count a task that raised; returns where its duration goes."""
+        with self.lock:
+            name = self.error_name(type(error))
+            row.failed[name] = row.failed.get(name, 0) + 1
+        return row.failed_durations
 
     def error_name(self, error: type[BaseException]) -> str:
         name = type_name(error)
@@ -444,14 +324,16 @@ class PureTaskProbe(Untracked):
 
     def read_rows(self) -> list[TaskRow]:
         """Return each row, exemplars drained; the row of all others comes first."""
-        self._bury()
+        self.bury()
         with self.lock:
+            ended = [(row, read_ended(row)) for row in self.rows.values()]
+            # After what has ended: a task that ends meanwhile counts in neither, so never in both.
             live = Counter(row for loop in self._loops for row in list(loop.live.values()))
-            return [read_row(row, live[row]) for row in self._rows.values()]
+            return [read_row(row, durations, live[row]) for row, durations in ended]
 
     def read_loops(self) -> list[LoopRow]:
         """Return the live tasks of each loop; the id of the row of all loops beyond the limit is None."""
-        self._bury()
+        self.bury()
         now_ns = self.now_ns()
         rows = []
         for known in list(self._loops):

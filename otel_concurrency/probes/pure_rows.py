@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from otel_concurrency.probes.histogram import Histogram, HistogramState
 from otel_concurrency.probes.tasks import TaskRow
+
+if TYPE_CHECKING:
+    from otel_concurrency.probes.pure import PureTaskProbe
 
 _NOTHING = HistogramState()
 
@@ -28,6 +31,7 @@ class Row:
 
     __slots__ = (
         "cancelled_durations",
+        "created",
         "destroyed",
         "failed",
         "failed_durations",
@@ -41,6 +45,7 @@ class Row:
         self.begin()
 
     def begin(self) -> None:
+        self.created = 0  # as read last
         self.destroyed = 0  # the others are as many as their durations
         self.failed: dict[str, int] = {}
         self.finished_durations = Histogram()
@@ -56,24 +61,36 @@ def _no_loop() -> None:
 class LoopTasks:
     """The live tasks of one loop in order of creation, each under the time it was made at, made unique."""
 
-    __slots__ = ("live", "loop_id", "loop_type", "reference")
+    __slots__ = ("live", "loop_id", "loop_type", "probe", "reference")
 
-    def __init__(self, loop: Any, loop_id: int | None, loop_type: str) -> None:
+    def __init__(self, probe: PureTaskProbe, loop: Any, loop_id: int | None, loop_type: str) -> None:
+        self.probe = probe
         self.reference: Callable[[], Any] = weakref.ref(loop) if loop_id is not None else _no_loop
         self.loop_id = loop_id
         self.loop_type = loop_type
         self.live: dict[int, Row] = {}
 
 
-def read_row(row: Row, live: int) -> TaskRow:
-    """Return the numbers of a row, exemplars drained; `live`: of its tasks that have not ended."""
+def read_ended(row: Row) -> tuple[HistogramState, HistogramState, HistogramState]:
+    """Return the durations of a row's finished, cancelled and failed tasks, exemplars drained."""
+    return row.finished_durations.read(), row.cancelled_durations.read(), row.failed_durations.read()
+
+
+def read_row(row: Row, ended: tuple[HistogramState, HistogramState, HistogramState], live: int) -> TaskRow:
+    """Return the numbers of a row.
+
+    Args:
+        row: The row.
+        ended: What `read_ended` returned.
+        live: How many of its tasks were alive after that.
+    """
     steps = row.steps
-    finished = row.finished_durations.read()
-    cancelled = row.cancelled_durations.read()
-    failed = row.failed_durations.read()
+    finished, cancelled, failed = ended
+    # A task that is about to end may be in none of these for a moment, and no sum goes back.
+    row.created = max(row.created, finished.count + cancelled.count + failed.count + row.destroyed + live)
     return TaskRow(
         function=row.function,
-        created=finished.count + cancelled.count + failed.count + row.destroyed + live,
+        created=row.created,
         finished=finished.count,
         cancelled=cancelled.count,
         destroyed=row.destroyed,

@@ -176,6 +176,10 @@ class SpanPlan(NamedTuple):
     threshold_ns: int
 
 
+Replacement = tuple[Callable[..., Any], Callable[[], None]]
+"""What stands in a function's place, and what silences it: from then on it does what the function does."""
+
+
 class TaskProbe(Protocol):
     """What all three ways of counting tasks offer."""
 
@@ -185,6 +189,13 @@ class TaskProbe(Protocol):
     @property
     def create_task(self) -> Callable[..., asyncio.Future[Any]]:
         """Calls `original(loop, coroutine, **kwargs)`, and follows the task that it returns."""
+        ...
+
+    def replace(self, original: Callable[..., Any], /) -> Replacement | None:
+        """Return a `create_task` that follows its tasks, and what silences it.
+
+        None where `create_task` is what anybody's own function had best call.
+        """
         ...
 
     def shorten(self, function: Callable[..., Any], /) -> bool:
