@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import resource
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -113,6 +114,32 @@ def test_the_other_loops_do_not_end_it(stalled: Callable[[], Watched]) -> None:
     wake = watch.wait((Watched(idle, None, 1), stalled()), NEVER, 5 * MS, 10 * MS)
     assert wake.loop == 1
     assert (wake.seen[0], wake.seen[1].is_on) == (UNSEEN, True)
+
+
+@pytest.mark.skipif(not hasattr(resource, "RUSAGE_THREAD"), reason="only Linux counts a thread's waits")
+@pytest.mark.parametrize(("threshold", "most"), [(NEVER, 60), (15 * MS, 101)], ids=["rests", "short"])
+def test_loops_that_wait_are_looked_at_half_as_often(threshold: int, most: int) -> None:
+    """Less often on a machine that is busy; a threshold of less than two looks allows for no rest."""
+    watch = make_watch()
+    if not watch.sees_stalls:
+        pytest.skip("no native probes here")
+    timer = choice.loop_timer_type()()
+    waits, is_over = threading.Event(), threading.Event()
+
+    def poll(timeout: float | None) -> list[object]:
+        waits.set()
+        is_over.wait(30)
+        return []
+
+    thread = threading.Thread(target=lambda: (timer.begin_select(poll)(30), timer.end()))
+    thread.start()
+    assert waits.wait(30)
+    before = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
+    assert watch.wait((Watched(timer, None, 1),), 1000 * MS, 10 * MS, threshold).loop == -1
+    looks = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw - before
+    is_over.set()
+    thread.join()
+    assert most / 4 < looks <= most
 
 
 def test_the_context_of_another_thread_can_be_looked_at() -> None:

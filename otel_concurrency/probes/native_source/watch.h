@@ -29,6 +29,7 @@ typedef struct {
     int has_cpu_clock;
     long native_id;
     int64_t since_ns;    /* when the iteration began that was seen last, by the timer's clock; 0: none */
+    int64_t wait_ns;     /* when the wait for events began that was seen last; 0: none */
     int64_t seen_ns;     /* how far it was when it was first seen */
     int64_t cpu_ns;      /* the thread's CPU time then */
     int64_t runqueue_ns; /* its time without a CPU then */
@@ -109,13 +110,27 @@ watched_look(Watched *watched)
     return now_ns - since_ns + time->carry_ns;
 }
 
+/* Whether it has waited for events, and for nothing else, since it was asked last: an idle loop. */
+static int
+watched_rests(Watched *watched)
+{
+    volatile LoopTime *time = watched->timer->time;
+    int64_t wait_ns = time->since_ns;
+    if (time->phase == ITERATING || time->since_ns != wait_ns) {
+        wait_ns = 0;
+    }
+    int rests = wait_ns != 0 && wait_ns == watched->wait_ns;
+    watched->wait_ns = wait_ns;
+    return rests;
+}
+
 PyDoc_STRVAR(watch_wait_doc,
 "wait(loops, timeout_ns, poll_ns, threshold_ns, /)\n--\n\n"
 "Wait until an iteration has lasted for `threshold_ns`, the bell was rung, or the time is over.\n\n"
 "Args:\n"
 "    loops: (LoopTimer, id of its thread's CPU clock or None, native id of that thread) of each loop that runs.\n"
 "    timeout_ns: The longest wait.\n"
-"    poll_ns: How often to look, without the GIL.\n"
+"    poll_ns: How often to look, without the GIL; half as often while all of them wait.\n"
 "    threshold_ns: From when on an iteration is a stall.\n\n"
 "Returns:\n"
 "    (index of the loop or -1, whether the bell was rung, how long this thread at the end waited for the GIL without the\n"
@@ -178,6 +193,7 @@ watch_wait(Watch *watch, PyObject *args)
     }
     int found = -1;
     int rung = 0;
+    int rest = 0;
     int64_t ready_ns;
     int64_t delayed_ns;
     Py_INCREF(loops);
@@ -188,15 +204,19 @@ watch_wait(Watch *watch, PyObject *args)
         if (left_ns <= 0 || found >= 0) {
             break; /* all loops were looked at after the last wait */
         }
-        int64_t sleep_ns = count > 0 && poll_ns < left_ns ? poll_ns : left_ns;
+        /* What begins after a rest is looked at before it is a stall, and from then on as often as ever. */
+        int64_t look_ns = rest && 2 * poll_ns <= threshold_ns ? 2 * poll_ns : poll_ns;
+        int64_t sleep_ns = count > 0 && look_ns < left_ns ? look_ns : left_ns;
         if (PyThread_acquire_lock_timed(watch->bell, sleep_ns / 1000 + 1, 0) == PY_LOCK_ACQUIRED) {
             rung = 1;
             break;
         }
+        rest = 1;
         for (int i = 0; i < count; i++) {
             if (watched_look(&watched[i]) >= threshold_ns && found < 0) {
                 found = i;
             }
+            rest &= watched_rests(&watched[i]);
         }
     }
     for (int i = 0; i < count; i++) {
