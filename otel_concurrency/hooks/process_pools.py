@@ -15,6 +15,7 @@ Leans on CPython `concurrent/futures/process.py`, 3.10 to 3.15.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import weakref
 from collections.abc import Callable, Iterator
@@ -117,7 +118,10 @@ class ProcessPoolHook:
     # In the submitting process.
 
     def _probe_of(self, pool: Any) -> PoolProbe:
-        known: tuple[Any, PoolProbe] | None = vars(pool).get(KEY)
+        # Not through `vars`: from 3.11 to 3.12 that makes a dict, and all attributes of the pool slower.
+        known: tuple[Any, PoolProbe] | None = None
+        with contextlib.suppress(AttributeError):
+            known = object.__getattribute__(pool, KEY)
         if known is None or known[0] is not self._pools:  # new, or known to another hook, or to a parent
             probe = self._pools[pool] = self._probe.pool(self._name(pool), "process")
             setattr(pool, KEY, (self._pools, probe))
@@ -141,7 +145,7 @@ class ProcessPoolHook:
             item = None
             if switch.is_on:
                 try:
-                    known = vars(pool).get(KEY)
+                    known = getattr(pool, KEY, None)
                     probe = known[1] if known is not None and known[0] is pools else self._probe_of(pool)
                     item = probe.send(fn, args, capture)
                 except Exception:

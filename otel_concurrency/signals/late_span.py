@@ -32,13 +32,13 @@ class LateSpan(Forwarding, Span):
 
     forks = 0
 
+    _made: Span | None = None
+
     def __init__(self, parent: SpanContext) -> None:
         self._parent = parent
-        self._made: Span | None = None
         self._forks = LateSpan.forks
-        self._is_open = (
-            True  # taken away by who makes the span: without a lock, which a fork could leave locked
-        )
+        # Taken away by who makes the span: without a lock, which a fork could leave locked.
+        self._is_open = True
 
     @property
     def _real(self) -> Span:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -68,15 +68,22 @@ class LateSpan(Forwarding, Span):
 
     def make(self) -> Span:
         """Return the span, started if it is not; of work that is over, what has the ids of the one above."""
-        if self._made is None and self._forks == LateSpan.forks and vars(self).pop("_is_open", False):
+        if self._made is None and self._forks == LateSpan.forks and self._take():
             self._made = self.start()
         # Another thread that comes while it is being started sees the span above, for once.
         return self._made if self._made is not None else NonRecordingSpan(self._parent)
 
     def close(self) -> Span | None:
         """The work is over: return the span if there is one; there will be none else."""
-        vars(self).pop("_is_open", None)
+        self._take()
         return self._made
+
+    def _take(self) -> bool:
+        try:
+            del self._is_open
+        except AttributeError:
+            return False
+        return True
 
     def seen_ids(self) -> SpanContext:
         """Return its ids if it is made, else those of the one above."""

@@ -32,6 +32,8 @@ NS = 1_000_000_000
 
 _IS_NAMED = OTEL_PYTHON_TRACER_PROVIDER in os.environ
 
+_trace = vars(trace)
+
 
 class ProcessItems:
     """Gives each item the context of its submitter and, inside a sampled span, a consumer span of its own.
@@ -49,8 +51,9 @@ class ProcessItems:
         self._spans = spans
         self.threshold_ns = threshold_ns
         self.tracer = trace.get_tracer(names.SCOPE_NAME, __version__)
-        # Of the last item: its context, whether that asks for a span, and the submitter's.
-        self._known = (Context(), False, trace.INVALID_SPAN_CONTEXT)
+        # Of the last item: its context, who would make spans in it, and the ids of the submitter's, if it
+        # gets one beneath that.
+        self._known: tuple[Context, object, SpanContext | None] = (Context(), None, None)
 
     def __call__(
         self,
@@ -64,12 +67,13 @@ class ProcessItems:
         """Attach the item's context and start its span; returns what ends both."""
         if not carrier and not get_current():
             return None
-        context = extract(carrier)
-        if self._known[0] is not context:  # `extract` says the same to items of one submitter
-            parent = trace.get_current_span(context).get_span_context()
-            self._known = (context, self._spans and parent.trace_flags.sampled, parent)
-        if self._known[1] and _is_recorded():
-            span = ItemSpan(self, self._known[2], (function, args, context, pool, kind, queue_ns))
+        context, known = extract(carrier), self._known
+        # `extract` says the same to items of one submitter.
+        if known[0] is not context or known[1] is not _trace.get("_TRACER_PROVIDER"):
+            known = self._known = context, _trace.get("_TRACER_PROVIDER", self), self._parent_in(context)
+        parent = known[2]
+        if parent is not None:
+            span = ItemSpan(self, parent, (function, args, context, pool, kind, queue_ns))
             if not self.threshold_ns:
                 span.make()
             inside = Context(context)
@@ -79,6 +83,10 @@ class ProcessItems:
         token = attach(context)
         # A token of the variable that the crossing knows needs no call of ours to put it back.
         return token if is_default else lambda error, stacktrace: detach(token)
+
+    def _parent_in(self, context: Context) -> SpanContext | None:
+        ids = trace.get_current_span(context).get_span_context()
+        return ids if self._spans and ids.trace_flags.sampled and _is_recorded() else None
 
 
 class ItemSpan(LateSpan):
@@ -96,7 +104,10 @@ class ItemSpan(LateSpan):
         parent: SpanContext,
         item: tuple[Callable[..., Any], tuple[Any, ...], Context, str, str, int],
     ) -> None:
-        super().__init__(parent)
+        # All that a LateSpan sets, too: two constructors cost a frame more, before every item.
+        self._parent = parent
+        self._forks = LateSpan.forks
+        self._is_open = True
         self._items = items
         self._item = item
         self._begun_ns = time.time_ns()
@@ -134,7 +145,7 @@ def _detach_first(token: Any, span: ItemSpan, error: BaseException | None, stack
 
 def _is_recorded() -> bool:
     """Whether this process has a tracer provider: without one, spans would be made for nobody."""
-    if getattr(trace, "_TRACER_PROVIDER", trace) is None and not _IS_NAMED:
+    if _trace.get("_TRACER_PROVIDER", trace) is None and not _IS_NAMED:
         return False  # what follows would say so, too, but looks into the environment each time
     return type(trace.get_tracer_provider()) is not trace.ProxyTracerProvider
 
