@@ -16,7 +16,7 @@ from otel_concurrency.hooks.multiprocessing_pools import MultiprocessingPoolHook
 from otel_concurrency.hooks.process_pools import ProcessPoolHook
 from otel_concurrency.instrumentors import work
 from otel_concurrency.signals.carriers import capture
-from otel_concurrency.signals.late_span import LateSpan
+from otel_concurrency.signals.late_span import count_fork
 from otel_concurrency.signals.process_items import ProcessItems
 
 
@@ -47,7 +47,7 @@ class ProcessPoolInstrumentor(BaseInstrumentor):
             ProcessPoolHook(self._work.probe, capture=capture, observer=items, context_var=origin),
             MultiprocessingPoolHook(self._work.probe, capture=capture, observer=items, origin=origin),
         )
-        self._forget_fork = fork.in_child(LateSpan.count_fork)
+        self._forget_fork = fork.in_child(count_fork)
         for hook in self._hooks:
             self._work.watch(hook.levels)
             hook.install()

@@ -4,8 +4,8 @@
    steps (native_source/proxy.h), from 3.14 a context watcher (native_source/watcher.h). The work probe: a row per pool
    (native_source/work_probe.h, pools.h and work_rows.h), the work items of threads (native_source/work.h; its twin is
    probes/pure_work.py), and those for other processes (native_source/sent.h, probes/pure_sent.py), on their way over and
-   back (native_source/crossing.h and stations.h, probes/pure_crossing.py). Loop timers: native_source/loop_time.h and
-   libuv.h (their twin is probes/pure_loop_time.py). What adds up over a request: native_source/account.h, owners.h and
+   back (native_source/crossing.h, again.h and stations.h, probes/pure_crossing.py). Loop timers: native_source/loop_time.h
+   and libuv.h (their twin is probes/pure_loop_time.py). What adds up over a request: native_source/account.h, owners.h and
    first_steps.h (probes/account.py). No probe, but in need of C: native_source/repeat.h and shortcut.h.
    Hot paths call no OpenTelemetry API and run no Python code but the coroutine. All state belongs to one module instance,
    so to one interpreter. */
@@ -69,6 +69,7 @@ typedef struct ModuleState {
     PyObject *name_must_cancel;
     PyObject *name_get;
     PyObject *name_work_id;
+    PyObject *name_item;
     PyObject *name_fn;
     PyObject *name_args;
     PyObject *name_failure;
@@ -795,6 +796,7 @@ module_exec(PyObject *module)
         {&state->name_throw, "throw"},            {&state->name_close, "close"},
         {&state->name_must_cancel, "_must_cancel"}, {&state->name_get, "get"},
         {&state->name_work_id, "work_id"},
+        {&state->name_item, "_item"},
         {&state->name_fn, "fn"},
         {&state->name_args, "args"},
         {&state->name_failure, "exception"},
@@ -967,6 +969,7 @@ module_free(void *module)
     Py_CLEAR(state->name_must_cancel);
     Py_CLEAR(state->name_get);
     Py_CLEAR(state->name_work_id);
+    Py_CLEAR(state->name_item);
     Py_CLEAR(state->name_fn);
     Py_CLEAR(state->name_args);
     Py_CLEAR(state->name_failure);

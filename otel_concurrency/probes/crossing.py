@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import Token
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 KEY = "_otel_concurrency"
 """The attribute that we add to what travels."""
@@ -31,9 +31,40 @@ Ended = Callable[[BaseException | None, str | None, int], object]
 """Takes what an item raised, its traceback as text, and when it ended, ns since the epoch; once its result is
 out."""
 
-End = Callable[[BaseException | None, str | None], Late | None] | Token[Any] | tuple[Token[Any], Ended]
+
+class Again(NamedTuple):
+    """How items with an equal carrier begin from now on, where that can be done without the observer.
+
+    A copy of a context becomes current, and in it an instance of a class, which is also what is told later.
+    Its constructor does not run. Beside its attributes it has, as `_item`: the function, its arguments, the
+    pool's name and kind, what the item was queued, ns, and when it began, ns since the epoch.
+
+    Attributes:
+        carrier: Of those items.
+        unchanged: Ends it: namespaces, a name in each, and what has to be there still, the same object.
+        context: A dict of some class.
+        key: Under which the copy has the instance.
+        ended: The class; its instances are told how their items ended, as `Ended` are.
+        attributes: Of each instance.
+    """
+
+    carrier: Carrier
+    unchanged: tuple[tuple[dict[str, Any], str, object], ...]
+    context: dict[Any, Any]
+    key: object
+    ended: type[Any]
+    attributes: dict[str, Any]
+
+
+End = (
+    Callable[[BaseException | None, str | None], Late | None]
+    | Token[Any]
+    | tuple[Token[Any], Ended]
+    | tuple[Token[Any], Ended, Again]
+)
 """Takes what the item raised, and its traceback as text; or a token of the crossing's context variable, with
-or without what is told later: then no Python runs before the result is out."""
+or without what is told later: then no Python runs before the result is out. What comes with both may be left
+unheard."""
 
 Replacement = tuple[Any, Callable[[], None]]
 """What stands in a function's place, and what turns it off: from then on it does what the function does."""

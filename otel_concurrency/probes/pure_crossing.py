@@ -72,8 +72,8 @@ class PureCrossing:
             end, self._end = self._end, None
             try:
                 if isinstance(end, tuple):
-                    end, ended = end
-                    self._late = functools.partial(ended, error, stacktrace, time.time_ns())
+                    self._late = functools.partial(end[1], error, stacktrace, time.time_ns())
+                    end = end[0]
                 if isinstance(end, Token):
                     if self._context_var is not None:
                         self._context_var.reset(end)

@@ -16,6 +16,9 @@ from opentelemetry.trace import NonRecordingSpan, Span, SpanContext
 from otel_concurrency.signals.forwarding import Forwarding
 from otel_concurrency.signals.stand_in import only_looks
 
+forks = 0
+"""How many forks this process is away from the first one."""
+
 
 class LateSpan(Forwarding, Span):
     """The current span of one piece of work; made by whoever asks it for anything.
@@ -23,20 +26,15 @@ class LateSpan(Forwarding, Span):
     Once the work is over, and in a forked child, which has the work but not its end, none is made any more:
     then it is as if the one above were the current one.
 
-    Attributes:
-        forks: How many forks this process is away from the first one; see `count_fork`.
-
     Args:
         parent: The ids of the span above, in another process.
     """
-
-    forks = 0
 
     _made: Span | None = None
 
     def __init__(self, parent: SpanContext) -> None:
         self._parent = parent
-        self._forks = LateSpan.forks
+        self._forks = forks
         # Taken away by who makes the span: without a lock, which a fork could leave locked.
         self._is_open = True
 
@@ -47,11 +45,6 @@ class LateSpan(Forwarding, Span):
     @abstractmethod
     def start(self) -> Span:
         """Start the span, with the true start time; called once, or never."""
-
-    @staticmethod
-    def count_fork() -> None:
-        """Be in a forked child."""
-        LateSpan.forks += 1
 
     @property  # type: ignore[misc]
     def __class__(self) -> type[Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -68,7 +61,7 @@ class LateSpan(Forwarding, Span):
 
     def make(self) -> Span:
         """Return the span, started if it is not; of work that is over, what has the ids of the one above."""
-        if self._made is None and self._forks == LateSpan.forks and self._take():
+        if self._made is None and self._forks == forks and self._take():
             self._made = self.start()
         # Another thread that comes while it is being started sees the span above, for once.
         return self._made if self._made is not None else NonRecordingSpan(self._parent)
@@ -94,3 +87,9 @@ class LateSpan(Forwarding, Span):
         if only_looks(sys._getframe(1).f_globals.get("__name__", "")):
             return self.seen_ids()
         return self.make().get_span_context()
+
+
+def count_fork() -> None:
+    """Be in a forked child."""
+    global forks
+    forks += 1

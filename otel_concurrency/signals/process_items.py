@@ -13,17 +13,17 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from opentelemetry import trace
+from opentelemetry import propagate, trace
 from opentelemetry.context import Context
 from opentelemetry.environment_variables import OTEL_PYTHON_TRACER_PROVIDER
 from opentelemetry.trace import SpanContext, SpanKind, StatusCode
 from opentelemetry.util.types import AnyValue
 
 from otel_concurrency._version import __version__
-from otel_concurrency.probes.crossing import Carrier, End, Late
+from otel_concurrency.probes.crossing import Again, Carrier, End, Late
 from otel_concurrency.probes.functions import function_name
 from otel_concurrency.probes.pure import type_name
-from otel_concurrency.signals import names
+from otel_concurrency.signals import late_span, names
 from otel_concurrency.signals.carriers import extract
 from otel_concurrency.signals.current_context import SPAN_KEY, attach, detach, get_current, is_default, put
 from otel_concurrency.signals.late_span import LateSpan
@@ -31,8 +31,6 @@ from otel_concurrency.signals.late_span import LateSpan
 NS = 1_000_000_000
 
 _IS_NAMED = OTEL_PYTHON_TRACER_PROVIDER in os.environ
-
-_trace = vars(trace)
 
 
 class ProcessItems:
@@ -51,9 +49,9 @@ class ProcessItems:
         self._spans = spans
         self.threshold_ns = threshold_ns
         self.tracer = trace.get_tracer(names.SCOPE_NAME, __version__)
-        # Of the last item: its context, who would make spans in it, and the ids of the submitter's, if it
-        # gets one beneath that.
-        self._known: tuple[Context, object, SpanContext | None] = (Context(), None, None)
+        # Of the last item: its context, whether that asks for a span, and the submitter's.
+        self._known = (Context(), False, trace.INVALID_SPAN_CONTEXT)
+        self._repeats = 0  # of that context
 
     def __call__(
         self,
@@ -67,26 +65,28 @@ class ProcessItems:
         """Attach the item's context and start its span; returns what ends both."""
         if not carrier and not get_current():
             return None
-        context, known = extract(carrier), self._known
-        # `extract` says the same to items of one submitter.
-        if known[0] is not context or known[1] is not _trace.get("_TRACER_PROVIDER"):
-            known = self._known = context, _trace.get("_TRACER_PROVIDER", self), self._parent_in(context)
-        parent = known[2]
-        if parent is not None:
-            span = ItemSpan(self, parent, (function, args, context, pool, kind, queue_ns))
+        context = extract(carrier)
+        if self._known[0] is not context:  # `extract` says the same to items of one submitter
+            parent = trace.get_current_span(context).get_span_context()
+            self._known = (context, self._spans and parent.trace_flags.sampled, parent)
+            self._repeats = -1
+        self._repeats += 1
+        if self._known[1] and _is_recorded():
+            span = ItemSpan(
+                self, self._known[2], context, (function, args, pool, kind, queue_ns, time.time_ns())
+            )
+            again = span.again(carrier) if self._repeats == 1 and is_default and self.threshold_ns else None
             if not self.threshold_ns:
                 span.make()
             inside = Context(context)
             put(inside, SPAN_KEY, span)
             token = attach(inside)
-            return (token, span) if is_default else functools.partial(_detach_first, token, span)
+            if not is_default:
+                return functools.partial(_detach_first, token, span)
+            return (token, span) if again is None else (token, span, again)
         token = attach(context)
         # A token of the variable that the crossing knows needs no call of ours to put it back.
         return token if is_default else lambda error, stacktrace: detach(token)
-
-    def _parent_in(self, context: Context) -> SpanContext | None:
-        ids = trace.get_current_span(context).get_span_context()
-        return ids if self._spans and ids.trace_flags.sampled and _is_recorded() else None
 
 
 class ItemSpan(LateSpan):
@@ -95,25 +95,38 @@ class ItemSpan(LateSpan):
     Args:
         items: Whose it is.
         parent: The ids of the submitter's span.
-        item: What `ProcessItems` was told of it, and its context for the carrier.
+        context: The one around it.
+        item: What is its own: the function, its arguments, the names of its pool and of that one's kind, what
+            it was queued, ns, and when it began, ns since the epoch; see `Again`.
     """
 
     def __init__(
         self,
         items: ProcessItems,
         parent: SpanContext,
-        item: tuple[Callable[..., Any], tuple[Any, ...], Context, str, str, int],
+        context: Context,
+        item: tuple[Callable[..., Any], tuple[Any, ...], str, str, int, int],
     ) -> None:
-        # All that a LateSpan sets, too: two constructors cost a frame more, before every item.
-        self._parent = parent
-        self._forks = LateSpan.forks
-        self._is_open = True
+        super().__init__(parent)
         self._items = items
+        self._around = context
         self._item = item
-        self._begun_ns = time.time_ns()
+
+    def again(self, carrier: Carrier) -> Again:
+        """Say how the next of the same carrier begin; to be asked before this one is current."""
+        unchanged = ((trace, "_TRACER_PROVIDER"), (propagate, "_HTTP_TEXT_FORMAT"), (late_span, "forks"))
+        shared = {name: value for name, value in vars(self).items() if name != "_item"}
+        return Again(
+            dict(carrier),
+            tuple((vars(module), name, getattr(module, name, self)) for module, name in unchanged),
+            self._around,
+            SPAN_KEY,
+            ItemSpan,
+            shared,
+        )
 
     def start(self) -> trace.Span:
-        function, args, context, pool, kind, queue_ns = self._item
+        function, args, pool, kind, queue_ns, begun_ns = self._item
         name = _name_in_submitter(function_name(function, args))
         attributes: dict[str, AnyValue] = {
             names.CODE_FUNCTION_NAME: name,
@@ -122,11 +135,11 @@ class ItemSpan(LateSpan):
             names.WORK_QUEUE_TIME: queue_ns / NS,
         }
         tracer = self._items.tracer
-        return tracer.start_span(name, context, SpanKind.CONSUMER, attributes, start_time=self._begun_ns)
+        return tracer.start_span(name, self._around, SpanKind.CONSUMER, attributes, start_time=begun_ns)
 
     def __call__(self, error: BaseException | None, stacktrace: str | None, ended_ns: int) -> None:
         """The item has run, and its result is out: end the span, if there is to be one, as of then."""
-        if error is None and ended_ns - self._begun_ns < self._items.threshold_ns and self.close() is None:
+        if error is None and ended_ns - self._item[-1] < self._items.threshold_ns and self.close() is None:
             return
         span = self.make()
         if error is not None and span.is_recording():
@@ -145,7 +158,7 @@ def _detach_first(token: Any, span: ItemSpan, error: BaseException | None, stack
 
 def _is_recorded() -> bool:
     """Whether this process has a tracer provider: without one, spans would be made for nobody."""
-    if _trace.get("_TRACER_PROVIDER", trace) is None and not _IS_NAMED:
+    if getattr(trace, "_TRACER_PROVIDER", trace) is None and not _IS_NAMED:
         return False  # what follows would say so, too, but looks into the environment each time
     return type(trace.get_tracer_provider()) is not trace.ProxyTracerProvider
 

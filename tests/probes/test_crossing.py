@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import contextvars
 import time
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from otel_concurrency.probes.choice import make_work_probe
-from otel_concurrency.probes.crossing import KEY, Crossing
+from otel_concurrency.probes.crossing import KEY, Again, Crossing
 from otel_concurrency.probes.work import WorkProbe
 
 current: contextvars.ContextVar[Any] = contextvars.ContextVar("current")
@@ -161,6 +162,154 @@ def test_a_token_of_elsewhere_is_trouble_and_the_rest_is_told(crossing: Crossing
     crossing.finish()
     assert diary.said[1:] == [(None, None)]
     assert [type(error) for error in diary.troubles] == [ValueError]
+
+
+class Ended:
+    """What is made for an item, and told how it ended."""
+
+    _item: tuple[Any, ...]
+    diary: Diary
+
+    def __init__(self) -> None:
+        raise NotImplementedError
+
+    def __call__(self, *told: Any) -> None:
+        self.diary.said.append((self._item[:4], *told[:2]))
+
+
+class Baggage(dict[str, Any]):
+    """As OpenTelemetry's: it refuses to be changed."""
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        raise ValueError
+
+
+def says_how(diary: Diary, **other: Any) -> Again:
+    return Again(
+        **{
+            "carrier": dict(CARRIER),
+            "unchanged": (({"name": diary}, "name", diary),),
+            "context": Baggage(baggage=1),
+            "key": "span",
+            "ended": Ended,
+            "attributes": {"diary": diary},
+            **other,
+        }
+    )
+
+
+class Observer:
+    """Says how the next begin."""
+
+    def __init__(self, says: Any) -> None:
+        self.says = says
+        self.asked = 0
+
+    def __call__(self, *told: Any) -> Any:
+        self.asked += 1
+        return current.set("asked"), lambda *told: None, self.says
+
+
+def test_where_the_observer_has_said_how_the_next_begin_without_it(probe: WorkProbe, diary: Diary) -> None:
+    observer = Observer(says_how(diary))
+    crossing = probe.crossing(observer, diary.troubles.append, context_var=current)
+
+    def run() -> None:
+        for number in range(3):
+            before = time.time_ns()
+            begin(crossing, age_ns=1_000_000_000)
+            after = time.time_ns()
+            inside = current.get()
+            if probe.way == "native" and number:
+                made = inside.pop("span")
+                assert (type(inside), inside, type(made)) == (Baggage, {"baggage": 1}, Ended)
+                assert made._item[:4] == (add, (1,), "pool", "mp_pool")
+                assert made._item[4] >= 1_000_000_000
+                assert before <= made._item[5] <= after
+            else:
+                assert inside == "asked"
+            assert crossing.end(7, None, "…") is not None
+            assert current.get(None) is None
+            crossing.finish()
+
+    contextvars.copy_context().run(run)
+    assert diary.troubles == []
+    item = (add, (1,), "pool", "mp_pool")
+    assert (observer.asked, diary.said) == (
+        (1, [(item, None, "…")] * 2) if probe.way == "native" else (3, [])
+    )
+
+
+@pytest.mark.parametrize("change", ["carrier", "value", "name"])
+def test_where_something_has_changed_the_observer_is_asked(
+    probe: WorkProbe, diary: Diary, change: str
+) -> None:
+    namespace: dict[str, Any] = {"name": diary}
+    observer = Observer(says_how(diary, unchanged=((namespace, "name", diary),)))
+    crossing = probe.crossing(observer, diary.troubles.append, context_var=current)
+
+    def run() -> None:
+        begin(crossing)
+        crossing.end(7, None, None)
+        if change == "value":
+            namespace["name"] = diary.said
+        elif change == "name":
+            del namespace["name"]
+        begin(crossing, ({**CARRIER, "baggage": "who=me"} if change == "carrier" else CARRIER, 1, "pool"))
+        assert current.get() == "asked"
+        crossing.end(7, None, None)
+
+    contextvars.copy_context().run(run)
+    assert (observer.asked, diary.troubles) == (2, [])
+
+
+NONSENSE: dict[str, Any] = {
+    "carrier": None,
+    "unchanged": ((1, 2),),
+    "context": (),
+    "ended": len,
+    "attributes": None,
+}
+
+
+@pytest.mark.parametrize("name", NONSENSE)
+def test_what_does_not_say_how_is_left_unheard(probe: WorkProbe, diary: Diary, name: str) -> None:
+    observer = Observer(says_how(diary, **{name: NONSENSE[name]}))
+    crossing = probe.crossing(observer, diary.troubles.append, context_var=current)
+
+    def run() -> None:
+        for _ in range(2):
+            begin(crossing)
+            assert crossing.end(7, None, None) is not None
+
+    contextvars.copy_context().run(run)
+    assert (observer.asked, diary.troubles) == (2, [])
+
+
+class AbstractEnded(abc.ABC):
+    @abc.abstractmethod
+    def __call__(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    "other", [{"ended": AbstractEnded}, {"attributes": {"_item": 1, "__class__": 1}}, {"key": []}]
+)
+def test_trouble_in_beginning_so_is_told_and_nothing_is_current(
+    probe: WorkProbe, diary: Diary, other: dict[str, Any]
+) -> None:
+    if probe.way == "pure":
+        pytest.skip("it asks the observer each time")
+    crossing = probe.crossing(Observer(says_how(diary, **other)), diary.troubles.append, context_var=current)
+
+    def run() -> None:
+        begin(crossing)
+        crossing.end(7, None, None)
+        begin(crossing)
+        assert current.get(None) is None
+        assert crossing.end(7, None, None) is not None
+
+    contextvars.copy_context().run(run)
+    assert [type(error) for error in diary.troubles] == [TypeError]
 
 
 @pytest.mark.parametrize(("value", "is_asked"), [(None, False), ({}, False), ({"span": 1}, True)])

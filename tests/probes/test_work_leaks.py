@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from otel_concurrency.probes.choice import make_work_probe
+from otel_concurrency.probes.crossing import Again
 from otel_concurrency.probes.work import PoolProbe, WorkProbe
 
 ROUNDS = 200
@@ -203,6 +204,31 @@ def crossed(pool: PoolProbe) -> None:
         take.__get__(manager)(result)
 
 
+class Ended:
+    def __call__(self, *args: Any) -> None:
+        pass
+
+
+def begun_alike(pool: PoolProbe) -> None:
+    """In a worker, as the item before, or nearly so."""
+    native = type(pool).__module__.endswith("_native")
+    held: list[Any] = []
+
+    def begin(**other: Any) -> None:
+        says = Again(carrier(), (({"name": held}, "name", held),), {}, "span", Ended, {"held": held})
+        says = says._replace(**other)
+        crossing = make_work_probe(native=native).crossing(
+            lambda *_: (origin.set({}), passes, says), lambda error: None, context_var=origin
+        )
+        held.append(crossing)
+        for number in range(4):
+            crossing.begin(number, (carrier(), 1, "p"), "process", passes, ([],))
+            crossing.end(number, ValueError(), "…")
+
+    for other in ({}, {"key": []}, {"carrier": {}}, {"unchanged": (({}, "name", held),)}, {"ended": int}):
+        contextvars.copy_context().run(begin, **other)
+
+
 class Caller:
     def __call__(self, *args: Any) -> None:
         pass
@@ -213,7 +239,7 @@ class Caller:
 
 STORIES: list[Callable[[PoolProbe], None]] = [
     finished, failed, let_go, refused, entered_already, in_a_cycle, of_every_kind, made_anew,
-    meddled_with, told, sent, sent_and_meddled_with, crossed,
+    meddled_with, told, sent, sent_and_meddled_with, crossed, begun_alike,
 ]  # fmt: skip
 
 

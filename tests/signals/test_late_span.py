@@ -11,6 +11,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.trace import SpanContext, Status, StatusCode, TraceFlags
 
+from otel_concurrency.signals import late_span
 from otel_concurrency.signals.late_span import LateSpan
 from otel_concurrency.signals.stand_in import seen_ids
 
@@ -121,6 +122,7 @@ def test_looking_makes_none(starts: Starts) -> None:
 
 def test_a_forked_child_makes_none(starts: Starts, monkeypatch: pytest.MonkeyPatch) -> None:
     span = Work(starts)
-    monkeypatch.setattr(LateSpan, "forks", LateSpan.forks + 1)
+    monkeypatch.setattr(late_span, "forks", late_span.forks)
+    late_span.count_fork()
     assert span.get_span_context() is ABOVE
     assert starts.spans == []

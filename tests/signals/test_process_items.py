@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Iterator
 from contextvars import Token
 from typing import Any
 
 import pytest
-from opentelemetry import baggage, context, trace
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry import baggage, context, propagate, trace
+from opentelemetry.propagators.composite import CompositePropagator
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
+from otel_concurrency.probes.choice import make_work_probe
 from otel_concurrency.probes.crossing import End
-from otel_concurrency.signals import process_items
+from otel_concurrency.signals import current_context, late_span, process_items
 from otel_concurrency.signals.process_items import NS, ProcessItems
 
 SAMPLED = {"traceparent": "00-0000000000000000000000000000000a-000000000000000b-01", "baggage": "who=me"}
@@ -105,6 +108,64 @@ def test_an_item_that_tells_nothing_gets_none(items: ProcessItems, exporter: InM
     span.set_attribute("late", True)
     assert not span.is_recording()
     assert exporter.get_finished_spans() == ()
+
+
+def test_items_of_one_submitter_begin_alike(items: ProcessItems, exporter: InMemorySpanExporter) -> None:
+    """From the third on, the native crossing does what is done here."""
+    troubles: list[Exception] = []
+    crossing = make_work_probe().crossing(items, troubles.append, context_var=current_context._variable)
+    for number in range(4):
+        carrier = {**SAMPLED, "baggage": "who=you"} if number == 3 else dict(SAMPLED)
+        crossing.begin(number, (carrier, time.monotonic_ns() - NS, f"pool {number}"), "process", len, ("ab",))
+        assert baggage.get_all() == {"who": "you" if number == 3 else "me"}
+        assert isinstance(trace.get_current_span(), ReadableSpan)
+        trace.get_current_span().set_attribute("number", number)
+        assert crossing.end(number, None, None) is not None
+        assert trace.get_current_span() is trace.INVALID_SPAN
+        crossing.finish()
+    spans = exporter.get_finished_spans()
+    told = [dict(span.attributes or {}) for span in spans]
+    assert all(float(each.pop("python.executor.task.queue.time")) >= 1 for each in told)  # type: ignore[arg-type]
+    assert told == [
+        {
+            "code.function.name": "len",
+            "python.executor.name": f"pool {number}",
+            "python.executor.type": "process",
+            "number": number,
+        }
+        for number in range(4)
+    ]
+    assert {span.parent.span_id for span in spans if span.parent is not None} == {0xB}
+    assert [span.start_time for span in spans] == sorted(span.start_time or 0 for span in spans)
+    assert troubles == []
+
+
+@pytest.mark.parametrize("what", ["provider", "propagator", "fork"])
+def test_items_of_one_submitter_begin_otherwise_where_something_has_changed(
+    items: ProcessItems, exporter: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    crossing = make_work_probe().crossing(items, print, context_var=current_context._variable)
+
+    def run() -> trace.Span:
+        crossing.begin(1, (dict(SAMPLED), time.monotonic_ns(), "pool"), "process", len, ("ab",))
+        span = trace.get_current_span()
+        span.set_attribute("a", 1)
+        crossing.end(1, None, None)
+        crossing.finish()
+        return span
+
+    for _ in range(3):
+        run()
+    assert len(exporter.get_finished_spans()) == 3
+    if what == "provider":
+        monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
+    elif what == "propagator":
+        monkeypatch.setattr(propagate, "_HTTP_TEXT_FORMAT", CompositePropagator([]))
+    else:
+        monkeypatch.setattr(late_span, "forks", late_span.forks)
+        late_span.count_fork()
+    run()
+    assert len(exporter.get_finished_spans()) == (4 if what == "fork" else 3)
 
 
 def test_a_slow_one_gets_one_from_its_true_begin_to_its_true_end(

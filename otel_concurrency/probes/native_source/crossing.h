@@ -2,10 +2,13 @@
 
    A round trip changes thread and process half a dozen times, each time with cold caches: a frame of Python there costs
    several times what it costs in a loop. So what stands in the place of a pool's own functions (native_source/stations.h)
-   is C, and what a worker keeps of the item that it runs is here. */
+   is C, and what a worker keeps of the item that it runs is here; so is, for all but the first of items that come alike,
+   what the observer would do (native_source/again.h). */
 
 #ifndef OTEL_CONCURRENCY_CROSSING_H
 #define OTEL_CONCURRENCY_CROSSING_H
+
+#include "again.h"
 
 typedef struct {
     PyObject_HEAD
@@ -14,6 +17,7 @@ typedef struct {
     PyObject *observer;    /* NULL: none */
     PyObject *trouble;     /* told of what went wrong in here, or in the observer */
     PyObject *context_var; /* NULL: none */
+    PyObject *again;       /* how items like the last one begin; NULL: the observer knows */
     /* The item that this process runs as a worker. */
     PyObject *key;  /* NULL: one that is not followed, or none */
     PyObject *end;  /* what the observer returned; NULL: nothing, or it was called */
@@ -94,6 +98,30 @@ crossing_finish_item(Crossing *crossing)
     return 0;
 }
 
+/* Begin an item as the ones before it; returns what ends it, or NULL: that holds no more, or, with an exception, trouble. */
+static PyObject *
+crossing_repeat(Crossing *crossing, PyObject *parcel, PyObject *kind, PyObject *function, PyObject *arguments,
+                PyObject *queue_ns)
+{
+    if (crossing->again == NULL || again_holds(crossing->again, PyTuple_GET_ITEM(parcel, 0)) <= 0) {
+        return NULL;
+    }
+    PyObject *begun = PyLong_FromLongLong(unix_ns());
+    PyObject *item = NULL;
+    if (begun != NULL) {
+        item = PyTuple_Pack(6, function, arguments, PyTuple_GET_ITEM(parcel, 2), kind, queue_ns, begun);
+    }
+    Py_XDECREF(begun);
+    if (item == NULL) {
+        return NULL;
+    }
+    PyObject *again = Py_NewRef(crossing->again);
+    PyObject *end = again_begin(again, crossing->context_var, crossing->state->name_item, item);
+    Py_DECREF(again);
+    Py_DECREF(item);
+    return end;
+}
+
 /* Tell the observer; returns what ends the item, None, or NULL where that is trouble. */
 static PyObject *
 crossing_observe(Crossing *crossing, PyObject *parcel, PyObject *kind, PyObject *function, PyObject *arguments)
@@ -112,8 +140,15 @@ crossing_observe(Crossing *crossing, PyObject *parcel, PyObject *kind, PyObject 
     if (queue_ns == NULL) {
         return NULL;
     }
-    PyObject *told[] = {function, arguments, carrier, PyTuple_GET_ITEM(parcel, 2), kind, queue_ns};
-    PyObject *end = PyObject_Vectorcall(crossing->observer, told, 6, NULL);
+    PyObject *end = crossing_repeat(crossing, parcel, kind, function, arguments, queue_ns);
+    if (end == NULL && !PyErr_Occurred()) {
+        PyObject *told[] = {function, arguments, carrier, PyTuple_GET_ITEM(parcel, 2), kind, queue_ns};
+        end = PyObject_Vectorcall(crossing->observer, told, 6, NULL);
+        if (end != NULL && crossing->context_var != NULL && PyTuple_CheckExact(end) && PyTuple_GET_SIZE(end) == 3
+            && again_check(PyTuple_GET_ITEM(end, 2))) {
+            Py_XSETREF(crossing->again, Py_NewRef(PyTuple_GET_ITEM(end, 2)));
+        }
+    }
     Py_DECREF(queue_ns);
     return end;
 }
@@ -164,7 +199,7 @@ static int
 crossing_call_end(Crossing *crossing, PyObject *end, PyObject *error, PyObject *stacktrace)
 {
     PyObject *token = PyContextToken_CheckExact(end) ? end : NULL;
-    if (PyTuple_CheckExact(end) && PyTuple_GET_SIZE(end) == 2) {
+    if (PyTuple_CheckExact(end) && PyTuple_GET_SIZE(end) >= 2) {
         token = PyTuple_GET_ITEM(end, 0);
         Py_XSETREF(crossing->late, Py_NewRef(PyTuple_GET_ITEM(end, 1)));
         Py_XSETREF(crossing->error, Py_NewRef(error));
@@ -302,6 +337,7 @@ crossing_traverse(Crossing *crossing, visitproc visit, void *arg)
     Py_VISIT(crossing->observer);
     Py_VISIT(crossing->trouble);
     Py_VISIT(crossing->context_var);
+    Py_VISIT(crossing->again);
     Py_VISIT(crossing->key);
     Py_VISIT(crossing->end);
     Py_VISIT(crossing->late);
@@ -315,6 +351,7 @@ static int
 crossing_clear(Crossing *crossing)
 {
     Py_CLEAR(crossing->observer);
+    Py_CLEAR(crossing->again);
     Py_CLEAR(crossing->key);
     Py_CLEAR(crossing->end);
     Py_CLEAR(crossing->late);
