@@ -224,6 +224,13 @@ class Config:
         "true or false",
         "`false`: no metrics of garbage collection, of the global interpreter lock and of CPU throttling.",
     )
+    gc_freeze: bool = _setting(
+        True,
+        read_bool,
+        "true or false",
+        "`false`: garbage collections also go through what is there before the program starts. Only "
+        "`opentelemetry-instrument` spares them that.",
+    )
     stall_threshold: float = _setting(
         0.1,
         read_seconds,
@@ -394,6 +401,7 @@ class Options(TypedDict, total=False):
     process_spans: str
     process_metrics: bool
     runtime_metrics: bool
+    gc_freeze: bool
     stall_threshold: float
     failures: bool
     threads: bool

@@ -2,7 +2,8 @@
 
 The loader (`opentelemetry.instrumentation.auto_instrumentation._load`) calls `ConcurrencyDistro.configure`,
 then `ConcurrencyConfigurator.configure`, then `ConcurrencyDistro.load_instrumentor` for each instrumentor
-that the user has not disabled. An exception out of one instrumentor would end the start of all that follow.
+that the user has not disabled, and `after_instrumentors` in the end. An exception out of one instrumentor
+would end the start of all that follow.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from otel_concurrency.config import Config
 from otel_concurrency.defaults import default_variables
 from otel_concurrency.hooks.export_failures import ExportFailures
 from otel_concurrency.hooks.forkserver import ForkserverHook
+from otel_concurrency.hooks.frozen_heap import FrozenHeap
 from otel_concurrency.hooks.helper_processes import is_helper_process
 from otel_concurrency.hooks.interpreters import is_worker_interpreter
 from otel_concurrency.hooks.log_flush import LogFlushHook
@@ -92,6 +94,7 @@ class ConcurrencyDistro(BaseDistro):
         self._log_handler = LogHandlerHook()
         self._queued_logs = QueuedLogHook(logs.here, logs.told_by)
         self._system_metrics = SystemMetricsHook()
+        self._frozen_heap = FrozenHeap()
         self._loader_warning = _LoaderWarning()
         self._leave_request_ids: Callable[[], None] | None = None
         self._stop_writing: Callable[[], None] | None = None
@@ -190,6 +193,11 @@ class ConcurrencyDistro(BaseDistro):
             )
             self._ending.install()
 
+    def leave_to_program(self) -> None:
+        """Hear that all is loaded, and that the program comes next."""
+        if self.started and self.is_active and self.config.gc_freeze:
+            self._frozen_heap.install()
+
     def stop(self) -> None:
         """Let go of all that was loaded, last first; providers and exporters stay, without ours.
 
@@ -212,6 +220,7 @@ class ConcurrencyDistro(BaseDistro):
         self._queued_logs.remove()
         self._log_handler.remove(put_back=False)  # its instrumentor has let go of it
         self._system_metrics.remove()
+        self._frozen_heap.remove()
         self._loader_warning.remove()
         if self._leave_request_ids is not None:
             self._leave_request_ids()
@@ -315,6 +324,11 @@ class ConcurrencyConfigurator(_OTelSDKConfigurator):
                 name: options for name, options in declared.items() if distro.allows(name)
             }
         configure_sdk(model)
+
+
+def after_instrumentors() -> None:
+    """Be called by the loader when all instrumentors are loaded: the last thing before the program."""
+    ConcurrencyDistro().leave_to_program()
 
 
 class _LoaderWarning(logging.Filter):

@@ -81,6 +81,34 @@ def test_a_distro_that_has_no_configurator_gets_ours(run: Run, tmp_path: Path) -
     }
 
 
+FROZEN = """
+    import gc, json
+    print(json.dumps([gc.get_freeze_count(), len(gc.get_objects())]))
+"""
+
+
+def test_the_collector_goes_through_what_is_the_programs_alone(run: Run) -> None:
+    frozen, scanned = run(FROZEN, env=SILENT).said()
+    assert frozen > 20_000
+    assert scanned < 1_000
+
+
+@pytest.mark.parametrize(
+    ("flags", "env"),
+    [
+        (("--concurrency_gc_freeze", "false"), {}),
+        ((), {"OTEL_PYTHON_CONCURRENCY_ENABLED": "false"}),
+        ((), {"OTEL_SDK_DISABLED": "true"}),
+        (("--distro", "distro"), {}),
+    ],
+    ids=["asked not to", "ours off", "SDK off", "another distro"],
+)
+def test_where_we_are_not_wanted_nothing_is_frozen(
+    run: Run, flags: tuple[str, ...], env: dict[str, str]
+) -> None:
+    assert run(FROZEN, *flags, env=SILENT | env).said()[0] == 0
+
+
 def test_every_setting_is_a_flag_of_the_command(run: Run) -> None:
     program = """
         import dataclasses, json, os
@@ -102,6 +130,7 @@ def test_every_setting_is_a_flag_of_the_command(run: Run) -> None:
         "process_spans": "none",
         "process_metrics": "off",
         "runtime_metrics": "off",
+        "gc_freeze": "off",
         "stall_threshold": "0.25",
         "failures": "false",
         "threads": "off",
@@ -138,6 +167,7 @@ def test_every_setting_is_a_flag_of_the_command(run: Run) -> None:
         "process_spans": "none",
         "process_metrics": False,
         "runtime_metrics": False,
+        "gc_freeze": False,
         "stall_threshold": 0.25,
         "failures": False,
         "threads": False,
