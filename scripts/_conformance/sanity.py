@@ -62,10 +62,11 @@ def hooks() -> list[str]:
 
 
 def has_ours(owner: object) -> bool:
-    """Tell whether an attribute of a class or module is one of our hooks' functions."""
+    """Tell whether an attribute of a class or module is a function of ours."""
     values = [getattr(value, "__func__", value) for value in vars(owner).values()]
     files = [getattr(getattr(value, "__code__", None), "co_filename", "") for value in values]
-    return any(os.path.join("otel_concurrency", "hooks", "") in file for file in files)
+    ours = [os.path.join("otel_concurrency", floor, "") for floor in ("hooks", "probes")]
+    return any(folder in file for file in files for folder in ours)
 
 
 def probe_way() -> str | None:
