@@ -23,6 +23,7 @@ FOUND_BY_OPENTELEMETRY = {
     ("opentelemetry_instrumentor", "concurrency_runtime"),
     ("opentelemetry_instrumentor", "concurrency_stalls"),
     ("opentelemetry_instrumentor", "concurrency_fastapi"),
+    ("opentelemetry_post_instrument", "otel_concurrency"),
     ("console_scripts", "otel-concurrency"),
 }
 
