@@ -20,6 +20,7 @@ from types import CodeType
 from typing import TYPE_CHECKING, Any
 
 from otel_concurrency.probes.account import Account, PureAccount
+from otel_concurrency.probes.crossing import Replacement
 from otel_concurrency.probes.histogram import Histogram
 from otel_concurrency.probes.loops import LoopIndex
 from otel_concurrency.probes.pure_creation import EMPTY, End, ToldEnd, creation
@@ -28,7 +29,6 @@ from otel_concurrency.probes.tasks import (
     OTHER,
     BeginSpan,
     LoopRow,
-    Replacement,
     SlowStep,
     SpanPlan,
     TaskRow,

@@ -13,9 +13,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from otel_concurrency.probes.account import account_in
+from otel_concurrency.probes.crossing import Replacement
 from otel_concurrency.probes.histogram import MAX_PENDING
 from otel_concurrency.probes.pure_rows import LoopTasks
-from otel_concurrency.probes.tasks import Replacement, TaskSpan
+from otel_concurrency.probes.tasks import TaskSpan
 
 if TYPE_CHECKING:
     from otel_concurrency.probes.pure import PureTaskProbe

@@ -112,17 +112,15 @@ class PureTrioTasks:
             error = getattr(outcome, "error", None)
             origin = task.context.get(self._origin) if self._origin is not None else None
             row = live.row
+            if live.loop.live.pop(live.key, None) is None:
+                return
+            if error is None:
+                durations = row.finished_durations
+            elif is_cancellation(error, self._cancelled):
+                durations = row.cancelled_durations
+            else:
+                durations = probe.failed(row, error)
             with probe.lock:
-                if live.loop.live.pop(live.key, None) is None:
-                    return
-                if error is None:
-                    durations = row.finished_durations
-                elif is_cancellation(error, self._cancelled):
-                    durations = row.cancelled_durations
-                else:
-                    name = probe.error_name(type(error))
-                    row.failed[name] = row.failed.get(name, 0) + 1
-                    durations = row.failed_durations
                 if origin:
                     durations.observe(duration_ns, origin, time.time_ns())
                 else:

@@ -10,6 +10,7 @@ from types import CodeType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from otel_concurrency.probes.account import Account
+from otel_concurrency.probes.crossing import Replacement
 from otel_concurrency.probes.histogram import HistogramState, merge_states
 
 if TYPE_CHECKING:
@@ -174,10 +175,6 @@ class SpanPlan(NamedTuple):
     stand_in: type[Any]
     context: type[Any]
     threshold_ns: int
-
-
-Replacement = tuple[Callable[..., Any], Callable[[], None]]
-"""What stands in a function's place, and what silences it: from then on it does what the function does."""
 
 
 class TaskProbe(Protocol):
