@@ -79,6 +79,9 @@ def arrived(receiver: OtlpProtoTestServer) -> Arrived:
     )
 
 
+ROOM = {"OTEL_BSP_MAX_QUEUE_SIZE": "1000000", "OTEL_BLRP_MAX_QUEUE_SIZE": "1000000"}
+"""For what records without end: the SDK drops what its queue has no room for, while a receiver is slow."""
+
 FEW = {"OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "fastapi,concurrency_fastapi,celery,aiohttp-client,asyncio"}
 
 
@@ -250,7 +253,8 @@ def test_kill_loses_nothing_that_was_recorded_before_the_signal(
     start: Callable[..., subprocess.Popen[str]], receiver: OtlpProtoTestServer
 ) -> None:
     """The signal comes at any moment: while a span ends, a log record is emitted, a counter counts."""
-    process = start("for number in range(10**9): record(); print(number, flush=True)", environ_for(receiver))
+    source = "for number in range(10**9): record(); print(number, flush=True)"
+    process = start(source, environ_for(receiver) | ROOM)
     assert process.stdout is not None
     for _ in range(300):
         process.stdout.readline()
@@ -259,7 +263,8 @@ def test_kill_loses_nothing_that_was_recorded_before_the_signal(
     done = 300 + len(out.splitlines())
     got = arrived(receiver)
     assert (code, "Traceback" in err) == (-signal.SIGTERM, False)
-    assert (got.spans["order"] >= done, got.logs >= done, got.orders >= done) == (True, True, True)
+    least = min(got.spans["order"], got.logs, got.orders)
+    assert least >= done, f"{got} of {done}; {err}"
 
 
 def test_kill_of_a_uvicorn_service_under_load_loses_nothing(
@@ -280,7 +285,7 @@ def test_kill_of_a_uvicorn_service_under_load_loses_nothing(
                 config = uvicorn.Config(app, lifespan="off", log_level="critical")
                 uvicorn.Server(config).run(sockets=[listener])
         """,
-        environ_for(receiver),
+        environ_for(receiver) | ROOM,
     )
     assert process.stdout is not None
     port = int(process.stdout.readline())
