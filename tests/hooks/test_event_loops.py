@@ -19,7 +19,7 @@ import pytest
 
 from otel_concurrency.hooks.event_loops import EventLoopHook
 from otel_concurrency.probes.choice import loop_timer_type
-from otel_concurrency.probes.loop_time import UNSEEN, LoopTimeRow, LoopTimes
+from otel_concurrency.probes.loop_time import LIBUV_TOTALS, UNSEEN, LoopTimeRow, LoopTimes
 from tests.loops import run
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
@@ -440,6 +440,18 @@ def test_run_after_run_with_a_new_loop_each_stays_one_row(
         counts.append(iterations(times))
     assert counts == sorted(set(counts))
     assert only(times).loop_id == 0
+
+
+def test_the_first_wait_of_each_new_loop_is_idle(
+    hook: EventLoopHook, times: LoopTimes, loop_factory: LoopFactory
+) -> None:
+    """The kernel interrupts the first waits of a libuv loop for work on the ring of the one before."""
+    hook.install()
+    for _ in range(20):
+        run(loop_factory, asyncio.sleep(0.02))
+    if only(times).way == LIBUV_TOTALS:  # libuv's total has forgotten what it was interrupted in
+        pytest.skip("only the native timer sees single waits")
+    assert only(times).time.idle_ns >= 0.9 * 20 * 0.02e9
 
 
 def test_a_loop_that_nests_its_iterations(hook: EventLoopHook, times: LoopTimes) -> None:

@@ -170,14 +170,15 @@ libuv_idle_ns(const LibuvRun *run, int64_t waiting_ns)
                                  : idle_part_ns(run, run->libuv.metrics_idle_time(run->loop), waiting_ns);
 }
 
-/* How much of a wait that is over was idle. Without events no callback has run. Where libuv tells of very little idle time,
+/* How much of a wait that is over was idle. Without events no callback has run, so it is all or nothing: nothing of what only
+   looked. (The first waits of a loop may be interrupted, by the kernel's own work on the ring of the loop before.) Where libuv tells of very little idle time,
    its own time says when it last came back from the kernel: just now, if a signal was what it came back for at first. */
 static int64_t
 idle_until_ns(const LibuvRun *run, uint64_t idle_total_ns, uint64_t events, int64_t now_ns, int64_t waited_ns)
 {
     int64_t idle_ns = idle_part_ns(run, idle_total_ns, waited_ns);
     if (events == 0) {
-        return run->is_poll ? idle_ns : waited_ns;
+        return run->is_poll && idle_ns == 0 ? 0 : waited_ns;
     }
     int64_t after_ns = waited_ns - idle_ns;
     if (after_ns > DOUBTFUL_NS && events <= DOUBTFUL_EVENTS) {
