@@ -216,6 +216,10 @@ class StallWatch:
     def _runqueue_ns(self, run: WatchedRun) -> int | None:
         return runqueue_ns(run.native_id, self._read)
 
+    def _queued_since(self, run: WatchedRun, before: _Look) -> int | None:
+        queued_ns = self._runqueue_ns(run)
+        return None if queued_ns is None or before.runqueue_ns is None else queued_ns - before.runqueue_ns
+
     def _end(self, run: WatchedRun, now_ns: int, durations_ns: int | None = None) -> None:
         incident = self._incidents.pop(run, None)
         if incident is None:
@@ -279,12 +283,18 @@ class StallWatch:
                 kept_ns=min(found.gil_ns, step.cpu_ns - seen.cpu_ns, seen.kept_ns),
             )
         elif before is not None and before.cpu_ns is not None and step.cpu_ns >= 0:
-            # Of the time since the look before only the sum is known; the rest of it may have been busy, too.
+            # Of the time since the look before only the sums are known; what of it was no wait for events may
+            # have been busy, too.
             taken_ns = step.cpu_ns - before.cpu_ns
-            rest_ns = max(0, step.ended_ns - before.at_ns - step.busy_ns)
-            if taken_ns - rest_ns < MAJORITY * step.busy_ns <= taken_ns:
+            active_ns = run.timed.timer.read().active_ns - before.active_ns
+            rest_ns = max(0, min(step.ended_ns - before.at_ns, active_ns) - step.busy_ns)
+            queued_ns = self._queued_since(run, before)
+            own_ns = step.busy_ns - min(queued_ns or 0, step.busy_ns)
+            if taken_ns - rest_ns < MAJORITY * own_ns <= taken_ns:
                 return cause_of(evidence)
-            evidence = replace(evidence, watched_ns=step.busy_ns, cpu_ns=min(taken_ns, step.busy_ns))
+            evidence = replace(
+                evidence, watched_ns=step.busy_ns, cpu_ns=min(taken_ns, step.busy_ns), runqueue_ns=queued_ns
+            )
         return cause_of(evidence)
 
 

@@ -60,6 +60,7 @@ class World:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, sees_stalls: bool = True) -> None:
         self.now = 1_000
         self.iteration: int | None = None  # began at
+        self.active = 0  # what the loop did besides waiting for events
         self.over = 0  # what iterations that are over have taken
         self.cpu = 0
         self.queued = 0
@@ -83,7 +84,7 @@ class World:
     def read(self) -> Any:
         age = -1 if self.iteration is None else (self.now - self.iteration) * MS
         durations = HistogramState(sum_ns=self.over * MS)
-        return NO_TIME._replace(iteration_ns=age, durations=durations)
+        return NO_TIME._replace(active_ns=self.active * MS, iteration_ns=age, durations=durations)
 
     def tick(
         self, at: int, *, gil: int = 0, loop: int = -1, seen: Seen = UNSEEN, is_gone: bool = False
@@ -245,6 +246,27 @@ def test_one_that_nobody_saw_is_told_by_its_step_and_only_once(world: World) -> 
     assert world.heard.events == [("ended", "cpu_python", 200)]
     [told] = world.heard.stalls
     assert (told.function, told.looks) == ("app.handle", 0)
+
+
+@pytest.mark.parametrize(
+    ("active", "cpu", "queued", "cause"),
+    [
+        (126, 125, 0, "cpu_python"),  # all that the loop did in three seconds
+        (126, 0, 0, "blocked_call"),
+        (900, 125, 0, "unknown"),  # or something else took it
+        (900, 850, 0, "cpu_python"),  # so much that the stall must have had most of its own
+        (126, 60, 62, "cpu_python"),  # all the time that it had a CPU for
+        (126, 10, 62, "blocked_call"),
+    ],
+)
+def test_one_that_nobody_saw_has_the_cause_that_its_loop_left_possible(
+    world: World, active: int, cpu: int, queued: int, cause: str
+) -> None:
+    world.tick(1_000)
+    world.active, world.cpu, world.queued = active, cpu, queued
+    world.steps.append(step(world, 4_000, 4_125, cpu=cpu))
+    world.tick(4_200)
+    assert world.heard.events == [("ended", cause, 125)]
 
 
 def test_what_a_run_that_is_over_has_left_is_told_as_its_own(world: World) -> None:
