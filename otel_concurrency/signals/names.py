@@ -250,7 +250,7 @@ _FAILURE_MEANINGS = {
 }
 EVENTS = {
     STALL_STARTED: (
-        "An event loop is held; in the trace of who holds it, one in 10 s of each function",
+        "An event loop is held; in the trace of who holds it, one in 10 s of each line",
         (*_STALL, SUPPRESSED),
     ),
     STALL_ENDED: ("It goes on", (*_STALL, STALL_ELAPSED, SUPPRESSED)),

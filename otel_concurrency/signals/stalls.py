@@ -71,7 +71,7 @@ class StallReports:
         self._functions: set[str] = set()
         self._counts: dict[tuple[int | None, str, str, str], int] = {}
         self._durations: dict[tuple[int | None, str, str], Histogram] = {}
-        self._last: dict[tuple[str, str], tuple[int, int]] = {}
+        self._last: dict[tuple[str, str, str, int], tuple[int, int]] = {}
         self._started: set[int] = set()  # of those that are on
         self._counted: set[int] = set()  # the same
         self._span_events: dict[int, SpanEvent] = {}
@@ -166,7 +166,8 @@ class StallReports:
 
     def _emit(self, event: str, stall: Stall, body: str) -> None:
         now = self._clock()
-        key = (event, stall.function)
+        # With the place: under a web server the function is the same for all endpoints.
+        key = (event, stall.function, stall.file, stall.line)
         last_ns, suppressed = self._last.get(key, (0, 0))
         if last_ns and now - last_ns < INTERVAL_NS:
             self._last[key] = (last_ns, suppressed + 1)

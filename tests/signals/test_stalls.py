@@ -146,6 +146,15 @@ def test_log_events_tell_it_in_the_trace_of_the_culprit_at_most_every_10_s(
     }
 
 
+def test_one_place_does_not_keep_another_of_the_same_function_quiet(
+    records: InMemoryLogRecordExporter,
+) -> None:
+    reports = StallReports(clock=lambda: 1)
+    for line in (10, 20, 10):
+        reports.stall_ended(stall(file="app.py", line=line, looks=0))
+    assert [each.attributes["code.line.number"] for each in told(records)] == [10, 20]
+
+
 def test_the_culprits_span_gets_one_event_which_tells_how_long_it_took(
     records: InMemoryLogRecordExporter,
 ) -> None:
