@@ -238,8 +238,14 @@ def _nobody() -> None:
 
 def _row(known: TimedLoop) -> LoopTimeRow:
     time = known.timer.read()
+
+    def active_ns() -> int:
+        nonlocal time
+        time = known.timer.read()
+        return time.active_ns
+
     if known.is_running:
-        known.clock.look(time.active_ns)
+        known.clock.look(active_ns)
     loop = known.reference()
     ready, timers = _of_trio(loop) if known.loop_type == "trio" else _of_asyncio(loop)
     return LoopTimeRow(

@@ -19,6 +19,10 @@ SCHEDSTAT_EVERY_NS = 1_000_000_000
 themselves. What lies between two looks counts for the run that looks next."""
 
 
+_TRIES = 3
+_AT_ONCE_NS = 1_000_000
+
+
 @dataclass(frozen=True, slots=True)
 class ThreadUse:
     """Totals, in ns; None where the machine does not tell.
@@ -76,14 +80,20 @@ class ThreadClock:
             waited_ns = runqueue_ns(self._native_id) if self._may_open_a_file() else self._runqueue_ns
             self._look(active_ns, waited_ns)
 
-    def look(self, active_ns: int) -> None:
+    def look(self, active_ns: Callable[[], int]) -> None:
         """Add what was taken since the last look.
 
         Args:
-            active_ns: How long the thread has been active in all, idle waits left out.
+            active_ns: Returns how long the thread has been active in all, idle waits left out. It is asked
+                again where something came in between: what is not of one instant is taken off `blocked_ns`.
         """
         with self._lock:
-            self._look(active_ns, runqueue_ns(self._native_id))
+            for _ in range(_TRIES):
+                began_ns = time.monotonic_ns()
+                active, waited_ns = active_ns(), runqueue_ns(self._native_id)
+                if time.monotonic_ns() - began_ns < _AT_ONCE_NS:
+                    break
+            self._look(active, waited_ns)
 
     def _may_open_a_file(self) -> bool:
         now_ns, looked_ns = time.monotonic_ns(), self._looked_ns
