@@ -88,10 +88,12 @@ class ThreadClock:
                 again where something came in between: what is not of one instant is taken off `blocked_ns`.
         """
         with self._lock:
-            for _ in range(_TRIES):
+            tries = 0
+            while True:
                 began_ns = time.monotonic_ns()
                 active, waited_ns = active_ns(), runqueue_ns(self._native_id)
-                if time.monotonic_ns() - began_ns < _AT_ONCE_NS:
+                tries += 1
+                if tries == _TRIES or time.monotonic_ns() - began_ns < _AT_ONCE_NS:
                     break
             self._look(active, waited_ns)
 
