@@ -15,6 +15,7 @@ from otel_concurrency.config import Config, TaskOptions
 from otel_concurrency.hooks import fork
 from otel_concurrency.hooks.tasks import TaskHook
 from otel_concurrency.hooks.trio_tasks import TrioTaskHook
+from otel_concurrency.hooks.waits import WaitHook
 from otel_concurrency.probes.choice import make_task_probe
 from otel_concurrency.probes.loops import LOOP_IDS
 from otel_concurrency.probes.tasks import SlowStep, TaskProbe
@@ -57,7 +58,7 @@ class AsyncioTaskInstrumentor(BaseInstrumentor):
 
     configuration = TaskOptions
 
-    _hooks: Sequence[TaskHook | TrioTaskHook] = ()
+    _hooks: Sequence[TaskHook | TrioTaskHook | WaitHook] = ()
     _metrics: TaskMetrics | None = None
     _undo: Sequence[Callable[[], object]] = ()
 
@@ -83,7 +84,7 @@ class AsyncioTaskInstrumentor(BaseInstrumentor):
         roots = LocalRoots()
         times = RequestTimes(probe.new_account)
         metrics = self._metrics = TaskMetrics(probe)
-        self._hooks = (TaskHook(probe), TrioTaskHook(probe))
+        self._hooks = (TaskHook(probe), TrioTaskHook(probe), WaitHook(probe))
         for hook in self._hooks:
             hook.install()
         default_producer().register(metrics)

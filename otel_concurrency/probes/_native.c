@@ -151,6 +151,7 @@ context_of_frame(ThreadSlot *slot)
 }
 #endif
 
+#include "native_source/wait_methods.h"
 #include "native_source/repeat.h"
 #include "native_source/shortcut.h"
 #include "native_source/work_rows.h"
@@ -427,6 +428,11 @@ probe_reset(TaskProbe *probe, PyObject *Py_UNUSED(ignored))
     for (Py_ssize_t i = 0; i < probe->row_count; i++) {
         row_reset(probe->rows[i]);
     }
+    for (int i = 0; i < MAX_WAIT_KINDS; i++) {
+        probe->wait_rows[i].contentions = 0;
+        probe->wait_rows[i].wait_ns = 0;
+        histogram_reset(&probe->wait_rows[i].durations);
+    }
     Py_RETURN_NONE;
 }
 
@@ -691,6 +697,7 @@ probe_dealloc(TaskProbe *probe)
     }
     PyMem_Free(probe->rows);
     PyMem_Free(probe->slots);
+    waits_free(probe);
     for (int i = 0; i < MAX_LOOPS; i++) {
         Py_XDECREF(probe->loops[i].reference);
     }
@@ -709,6 +716,8 @@ static PyMethodDef probe_methods[] = {
     {"tell_spans", (PyCFunction)probe_tell_spans, METH_VARARGS, tell_spans_doc},
     {"read_rows", (PyCFunction)probe_read_rows, METH_NOARGS, read_rows_doc},
     {"read_loops", (PyCFunction)probe_read_loops, METH_NOARGS, read_loops_doc},
+    {"wait_begins", (PyCFunction)probe_wait_begins, METH_O, wait_begins_doc},
+    {"read_waits", (PyCFunction)probe_read_waits, METH_NOARGS, read_waits_doc},
     {"reset", (PyCFunction)probe_reset, METH_NOARGS, reset_doc},
     {"loop_of", (PyCFunction)probe_loop_of, METH_O, loop_of_doc},
     {"note_slow_steps", (PyCFunction)probe_note_slow_steps, METH_O, note_slow_steps_doc},

@@ -12,6 +12,11 @@ from typing import Any, NamedTuple, Protocol
 ATTRIBUTE = "_otel_concurrency_account"
 """Under which a span has the account of the request that it is part of; also a stand-in for one."""
 
+WAITED_FOR = ("executor", "lock", "db_pool", "http_pool")
+"""What the work of a request waits for: a worker of a thread or process pool; a lock, semaphore or
+condition; a connection of a database's pool; one of an HTTP client's."""
+EXECUTOR, LOCK, DB_POOL, HTTP_POOL = range(len(WAITED_FOR))
+
 
 class AccountRead(NamedTuple):
     """What an account holds.
@@ -22,16 +27,15 @@ class AccountRead(NamedTuple):
             step counts once. None where nobody sees steps.
         start_delay_ns: What these tasks waited for their first steps, one added to the other; None as above.
         slow_steps: Steps that held their loop for as long as `TaskProbe.note_slow_steps` was told.
-        queued: Work items of thread and process pools that were handed in inside the request, and have run.
-        queue_ns: What these waited for a worker, one added to the other.
+        waited: For each of `WAITED_FOR`, how often its tasks and work items, and that task, waited for it;
+            and how long, one added to the other, in ns.
     """
 
     tasks: int
     busy_ns: int | None
     start_delay_ns: int | None
     slow_steps: int
-    queued: int
-    queue_ns: int
+    waited: tuple[tuple[int, int], ...]
 
 
 class Account(Protocol):
@@ -53,11 +57,11 @@ class Account(Protocol):
         """Count a task whose steps nobody sees."""
         ...
 
-    def add_queue(self, ns: int, /) -> None:
-        """Count a work item that has waited for a worker."""
+    def add_wait(self, what: int, ns: int, /) -> None:
+        """Count a wait that is over, for what an index of `WAITED_FOR` says."""
         ...
 
-    def read(self) -> tuple[int, int | None, int | None, int, int, int]:
+    def read(self) -> tuple[int, int | None, int | None, int, tuple[tuple[int, int], ...]]:
         """Return the fields of an `AccountRead`."""
         ...
 
@@ -65,12 +69,13 @@ class Account(Protocol):
 class PureAccount:
     """The twin of the native one; nobody sees steps."""
 
-    __slots__ = ("_is_open", "_outer", "_queue_ns", "_queued", "_tasks")
+    __slots__ = ("_is_open", "_outer", "_tasks", "_waited")
 
     def __init__(self) -> None:
         self._is_open = False
         self._outer: PureAccount | None = None
-        self._tasks = self._queued = self._queue_ns = 0
+        self._tasks = 0
+        self._waited = [(0, 0)] * len(WAITED_FOR)
 
     def begin(self, outer: object = None, /) -> None:
         """Count from now on."""
@@ -88,18 +93,18 @@ class PureAccount:
             account._tasks += account._is_open
             account = account._outer
 
-    def add_queue(self, ns: int, /) -> None:
-        """Count a work item that has waited for a worker."""
+    def add_wait(self, what: int, ns: int, /) -> None:
+        """Count a wait that is over."""
         account: PureAccount | None = self
         while account is not None:
             if account._is_open:
-                account._queued += 1
-                account._queue_ns += ns
+                times, so_far_ns = account._waited[what]
+                account._waited[what] = times + 1, so_far_ns + ns
             account = account._outer
 
     def read(self) -> AccountRead:
         """Return the numbers."""
-        return AccountRead(self._tasks, None, None, 0, self._queued, self._queue_ns)
+        return AccountRead(self._tasks, None, None, 0, tuple(self._waited))
 
 
 def account_in(origin: Any, span_key: object) -> Any:

@@ -24,6 +24,7 @@ from otel_concurrency.probes.tasks import (
     merge_rows,
 )
 from otel_concurrency.probes.trio_tasks import TrioTasks, with_states
+from otel_concurrency.probes.waits import KINDS, WaitRow, merge_waits
 
 
 class NativeTaskProbe(Untracked):
@@ -114,6 +115,24 @@ class NativeTaskProbe(Untracked):
                 for row in rows
             ]
         return merge_loops(rows)
+
+    def wait_begins(self, kind: int, /) -> bool:
+        """Count a wait of the task that runs now; False: nobody sees its steps."""
+        return self._native.wait_begins(kind)
+
+    def wait_for(self, future: asyncio.Future[Any], kind: int, /) -> None:
+        """Count a wait that lasts until a future is done."""
+        self._foreign.wait_for(future, kind)
+
+    def read_waits(self) -> list[WaitRow]:
+        """Return a row for each kind of wait."""
+        seen = [
+            WaitRow(kind, contentions, waiting, wait_ns, histogram_state(durations))
+            for kind, (contentions, waiting, wait_ns, durations) in zip(
+                KINDS, self._native.read_waits(), strict=False
+            )
+        ]
+        return merge_waits(seen, self._foreign.read_waits())
 
     def reset(self) -> None:
         """Begin at zero, as a forked child must: the tasks alive are the parent's, and count nowhere here."""

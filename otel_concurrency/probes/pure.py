@@ -19,7 +19,7 @@ from collections.abc import Callable
 from types import CodeType
 from typing import TYPE_CHECKING, Any
 
-from otel_concurrency.probes.account import Account, PureAccount
+from otel_concurrency.probes.account import Account, PureAccount, account_in
 from otel_concurrency.probes.crossing import Replacement
 from otel_concurrency.probes.histogram import Histogram
 from otel_concurrency.probes.loops import LoopIndex
@@ -35,6 +35,7 @@ from otel_concurrency.probes.tasks import (
     TaskSpan,
     Untracked,
 )
+from otel_concurrency.probes.waits import FutureWaits, WaitRow
 
 if TYPE_CHECKING:
     from otel_concurrency.probes.pure_trio import PureTrioTasks
@@ -90,6 +91,7 @@ class PureTaskProbe(Untracked):
         self._slow_ns = sys.maxsize
         self._carrier: CodeType | None = None
         self._carried: Callable[[Any], Any] = lambda coroutine: coroutine
+        self._waits = FutureWaits(monotonic_ns)
         self.lock = threading.Lock()
         # What dies, dies wherever a collection runs, so also while this thread holds the lock.
         self.died: deque[tuple[LoopTasks, int, TaskSpan | None]] = deque()
@@ -270,10 +272,24 @@ class PureTaskProbe(Untracked):
         """Return the slow steps since the last call; of at most 64 between two."""
         return self._trio.slow_steps() if self._trio is not None else []
 
+    def wait_begins(self, kind: int, /) -> bool:
+        """Leave it to `wait_for`: steps are not seen."""
+        return False
+
+    def wait_for(self, future: asyncio.Future[Any], kind: int, /) -> None:
+        """Count a wait that lasts until a future is done."""
+        if not self.is_broken:
+            self._waits.follow(future, kind, account_in(self.origin_now(None), self.span_key))
+
+    def read_waits(self) -> list[WaitRow]:
+        """Return a row for each kind of wait."""
+        return self._waits.read()
+
     def reset(self) -> None:
         """Begin at zero, as a forked child must: the tasks alive are the parent's, and count nowhere here."""
         self.lock = threading.Lock()  # another thread may have held it at the fork
         self.died.clear()
+        self._waits.reset()
         for known in self._loops:
             known.live.clear()
         self._loops = []

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from types import NoneType
 from typing import Any
 
-from otel_concurrency.probes.account import account_in
+from otel_concurrency.probes.account import EXECUTOR, account_in
 from otel_concurrency.probes.crossing import Crossing, Observer
 from otel_concurrency.probes.functions import joined, name_parts
 from otel_concurrency.probes.histogram import Histogram
@@ -199,7 +199,7 @@ class PureWorkProbe:
             row.queue_times.observe(queue_ns, origin, at_unix_ns)
             account = account_in(origin, self._span_key)
             if account is not None:
-                account.add_queue(queue_ns)
+                account.add_wait(EXECUTOR, queue_ns)
         if transfer_ns >= 0:
             row.transfer_times.observe(transfer_ns, origin, at_unix_ns)
         if run_ns >= 0:

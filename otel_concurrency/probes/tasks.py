@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from otel_concurrency.probes.account import Account
 from otel_concurrency.probes.crossing import Replacement
 from otel_concurrency.probes.histogram import HistogramState, merge_states
+from otel_concurrency.probes.waits import WaitRow
 
 if TYPE_CHECKING:
     from otel_concurrency.probes.trio_tasks import TrioTasks
@@ -200,6 +201,22 @@ class TaskProbe(Protocol):
 
         Whatever else is asked of the function, it stays the Python function that it is.
         """
+        ...
+
+    def wait_begins(self, kind: int, /) -> bool:
+        """Count a wait, of this index of `waits.KINDS`, of the task whose step runs now.
+
+        Returns:
+            False where its steps are not seen: `wait_for` is for that.
+        """
+        ...
+
+    def wait_for(self, future: asyncio.Future[Any], kind: int, /) -> None:
+        """Count a wait that lasts until a future is done."""
+        ...
+
+    def read_waits(self) -> list[WaitRow]:
+        """Return a row for each kind of wait."""
         ...
 
     def see_through(self, code: CodeType, carried: Callable[[Any], Any]) -> None:

@@ -19,6 +19,7 @@ CODE_FUNCTION_NAME = "code.function.name"
 ERROR_TYPE = "error.type"
 EVENTLOOP_ID = "asyncio.eventloop.id"
 EVENTLOOP_TYPE = "asyncio.eventloop.type"
+SYNC_TYPE = "asyncio.sync.type"
 LOOP_STATE = "asyncio.eventloop.state"
 ITERATION_KIND = "asyncio.eventloop.iteration.kind"
 DELAY_KIND = "asyncio.eventloop.delay.kind"
@@ -40,6 +41,9 @@ REQUEST_BUSY_TIME = "concurrency.busy_time"
 REQUEST_SCHEDULED_TIME = "concurrency.scheduled_time"
 REQUEST_SLOW_STEPS = "concurrency.slow_steps"
 REQUEST_EXECUTOR_WAIT = "concurrency.wait.executor"
+REQUEST_LOCK_WAIT = "concurrency.wait.lock"
+REQUEST_DB_POOL_WAIT = "concurrency.wait.db_pool"
+REQUEST_HTTP_POOL_WAIT = "concurrency.wait.http_pool"
 CODE_STACKTRACE = "code.stacktrace"
 GC_GENERATION = "cpython.gc.generation"
 COMPONENT = "otel_concurrency.component"
@@ -79,6 +83,7 @@ ATTRIBUTE_MEANINGS = {
     CODE_FUNCTION_NAME: "`module.qualname` of the (coroutine) function, or `_other` beyond the limit",
     ERROR_TYPE: "qualified type of the exception, or `_other` beyond the limit; only where there is one",
     EVENTLOOP_ID: "`0` for the first event loop seen, then `1`, …, or `_other` beyond the limit",
+    SYNC_TYPE: "`lock`, `semaphore`, `condition` (of a barrier, too), `event`, `queue_get` or `queue_put`",
     EVENTLOOP_TYPE: "`selector`, `proactor`, `uvloop`, `winloop`, `trio` or `other`",
     LOOP_STATE: "`idle`: waiting for events; `active`: the rest of the time that the loop ran",
     ITERATION_KIND: "how it began. `blocking`: with a wait for events; `polling`: callbacks being due, with "
@@ -116,6 +121,12 @@ ATTRIBUTE_MEANINGS = {
     "steps, one added to the other, in seconds; absent without tasks, and where steps are not seen",
     REQUEST_SLOW_STEPS: "how many of the request's steps held their event loop for as long as a stall takes; "
     "absent if none did",
+    REQUEST_LOCK_WAIT: "how long the request's tasks, the one in which it began included, waited for locks, "
+    "semaphores and conditions of asyncio, one added to the other, in seconds; absent without any",
+    REQUEST_DB_POOL_WAIT: "how long the request waited for connections of databases' pools, one wait "
+    "added to the other, in seconds; absent without any",
+    REQUEST_HTTP_POOL_WAIT: "how long the request waited for connections of HTTP clients, one wait added "
+    "to the other, in seconds; absent without any",
     REQUEST_EXECUTOR_WAIT: "what the work items that the request handed to thread and process pools waited "
     "for a worker, one added to the other, in seconds; absent without any",
     STALL_CALL: "what it was calling: a library's function, or a C function as far as it can be named",
@@ -174,7 +185,8 @@ SPAN_ATTRIBUTES = (CODE_FUNCTION_NAME, EXECUTOR_NAME, EXECUTOR_TYPE, WORK_QUEUE_
 
 REQUEST_ATTRIBUTES = (
     *(REQUEST_TASKS, REQUEST_BUSY_TIME, REQUEST_SCHEDULED_TIME, REQUEST_SLOW_STEPS),
-    *(REQUEST_EXECUTOR_WAIT, STALL_OVERLAP),
+    *(REQUEST_EXECUTOR_WAIT, REQUEST_LOCK_WAIT, REQUEST_DB_POOL_WAIT, REQUEST_HTTP_POOL_WAIT),
+    STALL_OVERLAP,
 )
 """What the span of a request carries, as far as there is something to tell."""
 
@@ -348,6 +360,34 @@ TASKS_UNTRACKED = Instrument(
     "{task}",
     "updowncounter",
     "Tasks alive that were made before we were there; no other metric counts them",
+)
+SYNC_CONTENTIONS = Instrument(
+    "asyncio.sync.contentions",
+    "{contention}",
+    "counter",
+    "Tasks that had to wait for a lock, a condition, an event or a queue",
+    (SYNC_TYPE,),
+)
+SYNC_WAITING = Instrument(
+    "asyncio.sync.waiting",
+    "{task}",
+    "updowncounter",
+    "Tasks that wait for a lock, a condition, an event or a queue",
+    (SYNC_TYPE,),
+)
+SYNC_WAIT_TIME = Instrument(
+    "asyncio.sync.wait.time",
+    "s",
+    "counter",
+    "How long tasks waited for locks, conditions, events and queues, all together; of waits that are over",
+    (SYNC_TYPE,),
+)
+SYNC_WAIT_DURATION = Instrument(
+    "asyncio.sync.wait.duration",
+    "s",
+    "histogram",
+    "How long a task waited for a lock, a condition, an event or a queue, until it went on",
+    (SYNC_TYPE,),
 )
 _LOOP = (EVENTLOOP_ID, EVENTLOOP_TYPE)
 LOOP_TIME = Instrument(
@@ -649,6 +689,10 @@ INSTRUMENTS = (
     TASK_COUNT,
     TASK_AGE_MAX,
     TASKS_UNTRACKED,
+    SYNC_CONTENTIONS,
+    SYNC_WAITING,
+    SYNC_WAIT_TIME,
+    SYNC_WAIT_DURATION,
     LOOP_TIME,
     LOOP_UTILIZATION,
     LOOP_CPU_TIME,

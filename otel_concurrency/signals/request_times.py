@@ -23,6 +23,18 @@ NS = 1_000_000_000
 REQUESTS = (SpanKind.SERVER, SpanKind.CONSUMER)
 """The kinds of spans that are a request's."""
 
+_WAITS = (
+    names.REQUEST_EXECUTOR_WAIT,
+    names.REQUEST_LOCK_WAIT,
+    names.REQUEST_DB_POOL_WAIT,
+    names.REQUEST_HTTP_POOL_WAIT,
+)  # in the order of `WAITED_FOR`
+
+
+def account_now() -> Account | None:
+    """Return the account of the request that goes on here, if there is one."""
+    return getattr(get_current().get(SPAN_KEY), ATTRIBUTE, None)
+
 
 class RequestTimes(SpanProcessor):
     """Gives requests their accounts, and their spans what these say.
@@ -85,6 +97,7 @@ def request_times(read: AccountRead) -> dict[str, AnyValue]:
         told[names.REQUEST_SCHEDULED_TIME] = read.start_delay_ns / NS
     if read.slow_steps:
         told[names.REQUEST_SLOW_STEPS] = read.slow_steps
-    if read.queued:
-        told[names.REQUEST_EXECUTOR_WAIT] = read.queue_ns / NS
+    for name, (times, ns) in zip(_WAITS, read.waited, strict=True):
+        if times:
+            told[name] = ns / NS
     return told

@@ -8,9 +8,11 @@ from typing import Protocol
 
 from otel_concurrency.probes.histogram import HistogramState
 from otel_concurrency.probes.tasks import LoopRow, TaskRow
+from otel_concurrency.probes.waits import WaitRow
 from otel_concurrency.signals import names
 from otel_concurrency.signals.loop_labels import loop_labels
 from otel_concurrency.signals.readings import GaugeReading, HistogramReading, Labels, Reading, SumReading
+from otel_concurrency.signals.wait_metrics import wait_readings
 
 _FINISHED = "finished"
 _FAILED = "failed"
@@ -30,6 +32,10 @@ class TaskRows(Protocol):
 
     def read_loops(self) -> Sequence[LoopRow]:
         """Return one row per event loop."""
+        ...
+
+    def read_waits(self) -> list[WaitRow]:
+        """Return a row for each kind of wait."""
         ...
 
     def untracked(self) -> int:
@@ -67,6 +73,7 @@ class TaskMetrics:
             *_function_readings(self._probe.read_rows()),
             *_loop_readings(self._probe.read_loops()),
             SumReading(names.TASKS_UNTRACKED, [({}, self._probe.untracked())]),
+            *wait_readings(self._probe.read_waits()),
         ]
 
 

@@ -294,6 +294,39 @@ def test_what_work_items_wait_for_a_worker(plain: Requests, native: bool) -> Non
     assert plain.said()["GET"][EXECUTOR] == queue_times[0].sum_ns / 1e9
 
 
+def test_what_tasks_wait_for_locks(plain: Requests, native: bool, loop_factory: LoopFactory) -> None:
+    """A task that holds it, then two of the request's, then the one in which that began."""
+    waited = 0.0
+
+    async def hold(lock: asyncio.Lock) -> None:
+        nonlocal waited
+        began = time.perf_counter()
+        await lock.acquire()
+        waited += time.perf_counter() - began
+        await asyncio.sleep(0.01)
+        lock.release()
+
+    async def handle() -> None:
+        lock, free = asyncio.Lock(), asyncio.Lock()
+        first = asyncio.ensure_future(hold(lock))
+        await asyncio.sleep(0)
+        with plain.request("GET"):
+            async with free:
+                held = [asyncio.ensure_future(hold(lock)) for _ in range(2)]
+                await asyncio.sleep(0)
+            await hold(lock)
+            await asyncio.gather(first, *held)
+        with plain.request("nothing"):
+            await hold(lock)
+
+    run(loop_factory, handle())
+    told = plain.said()["GET"]["concurrency.wait.lock"]
+    assert told <= waited
+    assert told >= 0.9 * waited
+    assert told >= 0.054
+    assert "concurrency.wait.lock" not in plain.said()["nothing"]
+
+
 def test_slow_steps_are_told(requests: Requests) -> None:
     async def handle() -> None:
         with requests.request("GET"):

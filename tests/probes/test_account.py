@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from otel_concurrency.hooks.tasks import TaskHook
-from otel_concurrency.probes.account import Account, AccountRead
+from otel_concurrency.probes.account import EXECUTOR, HTTP_POOL, LOCK, WAITED_FOR, Account, AccountRead
 from otel_concurrency.probes.choice import make_task_probe
 from otel_concurrency.probes.tasks import TaskProbe
 from tests.loops import run
@@ -55,14 +55,16 @@ def test_outside_of_a_task_only_what_is_told_counts(probe: TaskProbe) -> None:
     outer.begin()
     account.begin(outer)
     account.add_task()
-    account.add_queue(70)
-    account.add_queue(5)
+    account.add_wait(EXECUTOR, 70)
+    account.add_wait(EXECUTOR, 5)
+    account.add_wait(HTTP_POOL, 30)
     account.end()
     account.add_task()
-    account.add_queue(1_000)
+    account.add_wait(EXECUTOR, 1_000)
+    account.add_wait(LOCK, 2_000)
     outer.end()
-    assert read(account) == (1, None, None, 0, 2, 75)
-    assert read(outer) == (2, None, None, 0, 3, 1_075)
+    assert read(account) == (1, None, None, 0, ((2, 75), (0, 0), (0, 0), (1, 30)))
+    assert read(outer) == (2, None, None, 0, ((3, 1_075), (1, 2_000), (0, 0), (1, 30)))
 
 
 def test_what_is_no_account_is_none_around(probe: TaskProbe) -> None:
@@ -146,3 +148,15 @@ def test_a_second_begin_is_refused(native: TaskProbe) -> None:
     account.begin()
     with pytest.raises(TypeError):
         account.begin()
+
+
+def test_nonsense_is_refused(native: TaskProbe) -> None:
+    account = native.new_account()
+    account.begin()
+    for nonsense in ((-1, 5), (len(WAITED_FOR), 5)):
+        with pytest.raises(ValueError, match="0 to 3"):
+            account.add_wait(*nonsense)
+    for arguments in ((1,), (1, "long"), ("lock", 1), (1, 2, 3)):
+        with pytest.raises(TypeError):
+            account.add_wait(*arguments)
+    assert read(account).waited == ((0, 0),) * 4

@@ -12,6 +12,7 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
 from otel_concurrency.probes.histogram import Histogram, HistogramState
 from otel_concurrency.probes.tasks import LoopRow, TaskRow
+from otel_concurrency.probes.waits import WaitRow
 from otel_concurrency.signals.names import INSTRUMENTS
 from otel_concurrency.signals.task_metrics import TaskMetrics
 
@@ -23,12 +24,16 @@ class HandMadeProbe:
     rows: list[TaskRow] = field(default_factory=list)
     loops: list[LoopRow] = field(default_factory=list)
     untracked_tasks: int = 0
+    waits: list[WaitRow] = field(default_factory=list)
 
     def read_rows(self):
         return self.rows
 
     def read_loops(self):
         return self.loops
+
+    def read_waits(self):
+        return self.waits
 
     def untracked(self):
         return self.untracked_tasks
@@ -195,6 +200,24 @@ def test_a_probe_that_sees_no_steps_tells_none(serve, probe, points, cumulative)
 def test_an_idle_probe_tells_only_that(serve, probe, points, cumulative):
     serve(cumulative)
     assert points() == [("otel_concurrency.tasks.untracked", {}, 0)]
+
+
+def test_waits_are_told_by_kind_and_only_those_that_there_were(serve, probe, points, cumulative):
+    serve(cumulative)
+    probe.waits = [
+        WaitRow("lock", 3, 1, 30_000_000, of(10_000_000, 20_000_000)),
+        WaitRow("event", 0, 0, 0, EMPTY),
+    ]
+    lock = {"asyncio.sync.type": "lock"}
+    assert sorted(points(), key=str)[:4] == sorted(
+        [
+            ("asyncio.sync.contentions", lock, 3),
+            ("asyncio.sync.waiting", lock, 1),
+            ("asyncio.sync.wait.time", lock, 0.03),
+            ("asyncio.sync.wait.duration", lock, (2, 0.03, 0.01, 0.02)),
+        ],
+        key=str,
+    )
 
 
 def test_exemplars_come_through(serve, probe, heard, cumulative):

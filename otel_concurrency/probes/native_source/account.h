@@ -55,15 +55,21 @@ account_add_start(Account *account, int64_t delay_ns)
     }
 }
 
-static void
-account_add_queue(Account *account, int64_t ns)
+static NEVER_INLINE void
+account_add_wait(Account *account, int what, int64_t ns)
 {
     for (; account != NULL; account = account->outer) {
         if (account->is_open) {
-            account->queued++;
-            account->queue_ns += ns;
+            account->waited[what].times++;
+            account->waited[what].ns += ns;
         }
     }
+}
+
+static void
+account_wait_lock(Live *live, int64_t ns)
+{
+    account_add_wait(live_account(live), LOCK, ns);
 }
 
 /* A step of a task that somebody wants to hear of, or that began a request. `outer` is the step that it is nested in, as
@@ -290,33 +296,53 @@ account_count_task(Account *account, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(account_queue_doc,
-"add_queue(ns, /)\n--\n\n"
-"Count a work item that has waited for a worker.");
+PyDoc_STRVAR(account_wait_doc,
+"add_wait(what, ns, /)\n--\n\n"
+"Count a wait, for what an index of `WAITED_FOR` says.");
 
 static PyObject *
-account_count_queue(Account *account, PyObject *argument)
+account_count_wait(Account *account, PyObject *const *args, Py_ssize_t count)
 {
-    long long ns = PyLong_AsLongLong(argument);
-    if (ns == -1 && PyErr_Occurred()) {
+    if (count != 2) {
+        PyErr_Format(PyExc_TypeError, "add_wait() takes what was waited for, and how long; %zd given", count);
         return NULL;
     }
-    account_add_queue(account, ns);
+    long what = PyLong_AsLong(args[0]);
+    long long ns = PyLong_AsLongLong(args[1]);
+    if (PyErr_Occurred()) {
+        return NULL;
+    }
+    if (what < 0 || what >= WAITED_FOR) {
+        PyErr_Format(PyExc_ValueError, "what is waited for is 0 to %d", WAITED_FOR - 1);
+        return NULL;
+    }
+    account_add_wait(account, (int)what, ns);
     Py_RETURN_NONE;
 }
 
 static PyObject *
 account_read(Account *account, PyObject *Py_UNUSED(ignored))
 {
-    int64_t seen[] = {account->busy_ns, account->start_delay_ns};
-    if (!account->sees_steps) {
-        return Py_BuildValue("(KOOKKL)", (unsigned long long)account->tasks, Py_None, Py_None,
-                             (unsigned long long)account->slow_steps, (unsigned long long)account->queued,
-                             (long long)account->queue_ns);
+    PyObject *waited = PyTuple_New(WAITED_FOR);
+    for (int what = 0; waited != NULL && what < WAITED_FOR; what++) {
+        Waited *each = &account->waited[what];
+        PyObject *pair = Py_BuildValue("(KL)", (unsigned long long)each->times, (long long)each->ns);
+        if (pair == NULL) {
+            Py_CLEAR(waited);
+            break;
+        }
+        PyTuple_SET_ITEM(waited, what, pair);
     }
-    return Py_BuildValue("(KLLKKL)", (unsigned long long)account->tasks, (long long)(seen[0] > 0 ? seen[0] : 0),
-                         (long long)seen[1], (unsigned long long)account->slow_steps,
-                         (unsigned long long)account->queued, (long long)account->queue_ns);
+    if (waited == NULL) {
+        return NULL;
+    }
+    if (!account->sees_steps) {
+        return Py_BuildValue("(KOOKN)", (unsigned long long)account->tasks, Py_None, Py_None,
+                             (unsigned long long)account->slow_steps, waited);
+    }
+    return Py_BuildValue("(KLLKN)", (unsigned long long)account->tasks,
+                         (long long)(account->busy_ns > 0 ? account->busy_ns : 0), (long long)account->start_delay_ns,
+                         (unsigned long long)account->slow_steps, waited);
 }
 
 PyDoc_STRVAR(account_read_doc,
@@ -345,7 +371,7 @@ static PyMethodDef account_methods[] = {
     {"begin", (PyCFunction)(void (*)(void))account_begin, METH_FASTCALL, account_begin_doc},
     {"end", (PyCFunction)account_end, METH_NOARGS, account_end_doc},
     {"add_task", (PyCFunction)account_count_task, METH_NOARGS, account_task_doc},
-    {"add_queue", (PyCFunction)account_count_queue, METH_O, account_queue_doc},
+    {"add_wait", (PyCFunction)(void (*)(void))account_count_wait, METH_FASTCALL, account_wait_doc},
     {"read", (PyCFunction)account_read, METH_NOARGS, account_read_doc},
     {NULL, NULL, 0, NULL},
 };

@@ -4,6 +4,14 @@
 #ifndef OTEL_CONCURRENCY_OWNERS_H
 #define OTEL_CONCURRENCY_OWNERS_H
 
+/* What a request waits for: an index of WAITED_FOR in probes/account.py. */
+enum { EXECUTOR, LOCK, DB_POOL, HTTP_POOL, WAITED_FOR };
+
+typedef struct Waited {
+    uint64_t times;
+    int64_t ns;
+} Waited;
+
 typedef struct Account {
     PyObject_HEAD
     struct Account *outer;     /* that of a request around this one, in this process; adds up, too */
@@ -12,10 +20,9 @@ typedef struct Account {
     int64_t began_ns;
     int64_t busy_ns;
     int64_t start_delay_ns;
-    int64_t queue_ns;
     uint64_t tasks;
     uint64_t slow_steps;
-    uint64_t queued;
+    Waited waited[WAITED_FOR];
     char is_open;
     char sees_steps;
     char depth; /* of what it displaced */

@@ -4,6 +4,7 @@
 #ifndef OTEL_CONCURRENCY_ROWS_H
 #define OTEL_CONCURRENCY_ROWS_H
 
+#define MAX_WAIT_KINDS 16
 #define MAX_LOOPS 16 /* then all others share a row, asyncio.eventloop.id "other" */
 
 typedef enum { FINISHED, CANCELLED, FAILED, DESTROYED } Outcome;
@@ -51,6 +52,7 @@ typedef struct Live {
     uint8_t done : 1;
     uint8_t watched : 1; /* the numbers of an Entry, not of a Proxy */
     uint8_t has_told : 1; /* it is a ToldLive, and somebody wants to hear of this task */
+    uint8_t waits : 1; /* the table of waits has what for, and since when */
     uint8_t is_owner : 1; /* a request began in it: the table of owners has its account */
 } Live;
 
@@ -81,6 +83,14 @@ typedef struct {
     Live *oldest;
     Live *newest;
 } Loop;
+
+/* What tasks waited for, of one kind. */
+typedef struct {
+    uint64_t contentions;
+    int64_t waiting; /* now */
+    int64_t wait_ns; /* of waits that are over */
+    Histogram durations;
+} WaitRow;
 
 /* A step that took long, as it is kept until somebody asks. */
 #define MAX_SLOW_STEPS 64
@@ -124,6 +134,10 @@ typedef struct TaskProbe {
     int64_t slow_ns; /* from when on a step is kept as slow */
     SlowStep slow_steps[MAX_SLOW_STEPS];
     int slow_count; /* those beyond the room are counted in `lost` */
+    struct Wait *waits; /* placed by the address of the task */
+    size_t wait_mask;
+    size_t wait_count;
+    WaitRow wait_rows[MAX_WAIT_KINDS];
     Loop loops[MAX_LOOPS + 1];
     BucketTable buckets;
 } TaskProbe;

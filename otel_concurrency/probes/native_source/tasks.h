@@ -114,6 +114,8 @@ loop_index(TaskProbe *probe, PyObject *loop)
     return MAX_LOOPS;
 }
 
+#include "waits.h"
+
 /* --- tasks --- */
 
 static ALWAYS_INLINE void
@@ -255,6 +257,9 @@ live_begin_step(Live *live, int64_t now_ns, PyObject *context)
             account_add_start(live_told(live)->account, now_ns - live->created_ns);
         }
     }
+    else if (live->waits) {
+        wait_end(live, now_ns);
+    }
     live->steps++;
     live->row->steps++;
     live_set_state(live, RUNNING);
@@ -283,6 +288,9 @@ live_forget(Live *live)
     live_unlist(live);
     live->done = 1;
     live->counted = 0;
+    if (live->waits) {
+        wait_forget(live);
+    }
     if (live->is_owner) {
         owner_leave(live);
     }
@@ -300,6 +308,9 @@ live_end(Live *live, Outcome outcome, PyTypeObject *error, int64_t now_ns, PyObj
 {
     Row *row = live->row;
     live->done = 1;
+    if (live->waits) {
+        wait_forget(live);
+    }
     if (live->is_owner) {
         owner_leave(live);
     }

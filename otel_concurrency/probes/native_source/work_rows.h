@@ -305,7 +305,7 @@ work_observe(WorkProbe *probe, Histogram *histogram, int64_t ns, PyObject *origi
 static void
 work_waited(WorkProbe *probe, WorkRow *row, int64_t ns, PyObject *origin)
 {
-    account_add_queue(account_in(probe->state, probe->span_key, origin), ns);
+    account_add_wait(account_in(probe->state, probe->span_key, origin), EXECUTOR, ns);
     work_observe(probe, &row->queue_times, ns, origin);
 }
 
