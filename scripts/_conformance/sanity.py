@@ -25,6 +25,7 @@ WORK_ITEMS = 5
 # Where hooks of ours sit: what they are for, and the classes and modules that they patch.
 PLACES: Mapping[str, Sequence[object]] = {
     "tasks": (types.SimpleNamespace(create_task=asyncio.BaseEventLoop.create_task),),
+    "waits": (asyncio.mixins._LoopBoundMixin,),
     "event loops": (types.SimpleNamespace(run_forever=asyncio.BaseEventLoop.run_forever),),
     "loop exceptions": (types.SimpleNamespace(call=asyncio.BaseEventLoop.call_exception_handler),),
     "failures": (types.SimpleNamespace(sys=sys.excepthook, unraisable=sys.unraisablehook),),

@@ -32,6 +32,7 @@ COLLECTION_INTERVAL_MS = 250
 # What `sanity.py` has to find of ours.
 HOOKS = (
     "tasks",
+    "waits",
     "event loops",
     "loop exceptions",
     "failures",

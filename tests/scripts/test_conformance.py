@@ -415,7 +415,7 @@ class TestSides:
                 },
                 {},
                 (
-                    "hooks of ours are not active: tasks, event loops, loop exceptions, failures, "
+                    "hooks of ours are not active: tasks, waits, event loops, loop exceptions, failures, "
                     "thread pools, futures, process pools, multiprocessing pools, processes, subprocesses"
                 ),
             ),
