@@ -44,6 +44,7 @@ REQUEST_EXECUTOR_WAIT = "concurrency.wait.executor"
 REQUEST_LOCK_WAIT = "concurrency.wait.lock"
 REQUEST_DB_POOL_WAIT = "concurrency.wait.db_pool"
 REQUEST_HTTP_POOL_WAIT = "concurrency.wait.http_pool"
+POOL_WAIT_TIME = "pool.wait.time"
 CODE_STACKTRACE = "code.stacktrace"
 GC_GENERATION = "cpython.gc.generation"
 COMPONENT = "otel_concurrency.component"
@@ -129,6 +130,7 @@ ATTRIBUTE_MEANINGS = {
     "to the other, in seconds; absent without any",
     REQUEST_EXECUTOR_WAIT: "what the work items that the request handed to thread and process pools waited "
     "for a worker, one added to the other, in seconds; absent without any",
+    POOL_WAIT_TIME: "how long it waited, in seconds",
     STALL_CALL: "what it was calling: a library's function, or a C function as far as it can be named",
     CODE_STACKTRACE: "innermost frames that were seen most often during the stall, the innermost first",
     GC_GENERATION: "`0`, `1` or `2`: how old the objects are that were looked at",
@@ -189,6 +191,12 @@ REQUEST_ATTRIBUTES = (
     STALL_OVERLAP,
 )
 """What the span of a request carries, as far as there is something to tell."""
+
+POOL_WAIT = "pool.wait"
+"""Event of a span in which somebody waited for a connection of a pool."""
+
+POOL_WAIT_ATTRIBUTES = (POOL_WAIT_TIME,)
+"""What it carries, beside what tells the pool."""
 
 TASK_SPAN = "asyncio.task"
 """The name of a task's span begins so; the name of its coroutine function follows."""

@@ -40,7 +40,7 @@ def test_every_name_stands_once():
     assert [
         name
         for name in listed
-        if not re.fullmatch(r"(asyncio|python|cpython|process|otel_concurrency)(\.[a-z_]+)+", name)
+        if not re.fullmatch(r"(asyncio|python|cpython|process|http|otel_concurrency)(\.[a-z_]+)+", name)
     ] == []
 
 
@@ -48,6 +48,7 @@ def test_every_attribute_has_a_meaning():
     used = {key for instrument in names.INSTRUMENTS for key in instrument.attributes}
     used.update(
         names.LOG_ATTRIBUTES,
+        names.POOL_WAIT_ATTRIBUTES,
         names.IDENTITY_ATTRIBUTES,
         names.SPAN_ATTRIBUTES,
         names.TASK_SPAN_ATTRIBUTES,
