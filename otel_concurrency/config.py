@@ -250,6 +250,12 @@ class Config:
         "true or false",
         "`false`: threads and thread pools are left alone, and there are no thread pool metrics.",
     )
+    connection_pools: bool = _setting(
+        True,
+        read_bool,
+        "true or false",
+        "`false`: the connection pools of databases are left alone, and there are no metrics of them.",
+    )
     native: bool = _setting(
         True,
         read_bool,
@@ -405,6 +411,7 @@ class Options(TypedDict, total=False):
     stall_threshold: float
     failures: bool
     threads: bool
+    connection_pools: bool
     native: bool
     max_coroutines: int
     max_error_types: int

@@ -6,8 +6,12 @@ import asyncio
 import gc
 import sys
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.postgres_server import Postgres
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
@@ -48,6 +52,15 @@ def loop_factory(request: pytest.FixtureRequest) -> LoopFactory:
 def lazy_loop_factory(request: pytest.FixtureRequest) -> LoopFactory:
     """Makes loops that start a task only after create_task has returned."""
     return _loop_factory(request.param)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A real PostgreSQL, one for all tests; skips where there is none."""
+    from tests.postgres_server import running_postgres
+
+    with running_postgres() as server:
+        yield server
 
 
 @pytest.fixture

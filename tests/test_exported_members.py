@@ -14,6 +14,7 @@ FOUND_BY_OPENTELEMETRY = {
     ("opentelemetry_environment_variables", "otel_concurrency"),
     ("opentelemetry_instrumentor", "concurrency_asyncio"),
     ("opentelemetry_instrumentor", "concurrency_anyio"),
+    ("opentelemetry_instrumentor", "concurrency_connection_pools"),
     ("opentelemetry_instrumentor", "concurrency_event_loops"),
     ("opentelemetry_instrumentor", "concurrency_failures"),
     ("opentelemetry_instrumentor", "concurrency_process"),

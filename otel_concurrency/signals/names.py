@@ -45,6 +45,9 @@ REQUEST_LOCK_WAIT = "concurrency.wait.lock"
 REQUEST_DB_POOL_WAIT = "concurrency.wait.db_pool"
 REQUEST_HTTP_POOL_WAIT = "concurrency.wait.http_pool"
 POOL_WAIT_TIME = "pool.wait.time"
+CONNECTION_POOL = "db.client.connection.pool.name"
+CONNECTION_STATE = "db.client.connection.state"
+CONNECTION_HOLDERS = "db.client.connection.holders"
 CODE_STACKTRACE = "code.stacktrace"
 GC_GENERATION = "cpython.gc.generation"
 COMPONENT = "otel_concurrency.component"
@@ -131,6 +134,11 @@ ATTRIBUTE_MEANINGS = {
     REQUEST_EXECUTOR_WAIT: "what the work items that the request handed to thread and process pools waited "
     "for a worker, one added to the other, in seconds; absent without any",
     POOL_WAIT_TIME: "how long it waited, in seconds",
+    CONNECTION_POOL: "what the program named it, else `server.address:server.port/db.namespace` as far as "
+    "known; pools of one name add up; `_other` beyond 32 names",
+    CONNECTION_STATE: "`used`: somebody has it; `idle`: it is open, and nobody does",
+    CONNECTION_HOLDERS: "who had the pool's connections: the name of the task, or of the thread, that took "
+    "each, and for how long it had it; ten at most, the longest first",
     STALL_CALL: "what it was calling: a library's function, or a C function as far as it can be named",
     CODE_STACKTRACE: "innermost frames that were seen most often during the stall, the innermost first",
     GC_GENERATION: "`0`, `1` or `2`: how old the objects are that were looked at",
@@ -268,6 +276,8 @@ _FAILURE_MEANINGS = {
     "python.executor.future.unretrieved": "A pool's failed future was let go of with nobody looking",
     "opentelemetry.context.detach_failed": "OpenTelemetry could not leave a context where it was entered",
 }
+POOL_EXHAUSTED = "db.client.connection.pool.exhausted"
+
 EVENTS = {
     STALL_STARTED: (
         "An event loop is held; in the trace of who holds it, one in 10 s of each line",
@@ -281,6 +291,10 @@ EVENTS = {
         )
         for event in dict.fromkeys(FAILURE_EVENTS.values())
     },
+    POOL_EXHAUSTED: (
+        "Somebody waited for a connection in vain, until the pool gave up; one in 10 s of each pool",
+        (CONNECTION_POOL, POOL_WAIT_TIME, CONNECTION_HOLDERS, SUPPRESSED),
+    ),
     SHUTDOWN_STARTED: (
         "SIGTERM came to its default action; or the main thread ended, and a second later not all is over",
         (SHUTDOWN_REASON,),
@@ -545,6 +559,66 @@ WORK_TRANSFER_DURATION = Instrument(
 WORKER_CRASHES = Instrument(
     "python.executor.worker.crashes", "{worker}", "counter", "Workers lost", (*_POOL, CRASH_REASON)
 )
+_CONNECTIONS = (CONNECTION_POOL,)
+CONNECTION_COUNT = Instrument(
+    "db.client.connection.count",
+    "{connection}",
+    "updowncounter",
+    "Open connections of a pool",
+    (*_CONNECTIONS, CONNECTION_STATE),
+)
+CONNECTION_MAX = Instrument(
+    "db.client.connection.max",
+    "{connection}",
+    "updowncounter",
+    "How many connections a pool may have open; absent without a limit",
+    _CONNECTIONS,
+)
+CONNECTION_IDLE_MIN = Instrument(
+    "db.client.connection.idle.min",
+    "{connection}",
+    "updowncounter",
+    "How many connections a pool keeps open at least; absent where it promises nothing",
+    _CONNECTIONS,
+)
+CONNECTION_IDLE_MAX = Instrument(
+    "db.client.connection.idle.max",
+    "{connection}",
+    "updowncounter",
+    "How many idle connections a pool keeps; absent where it keeps all",
+    _CONNECTIONS,
+)
+CONNECTION_PENDING = Instrument(
+    "db.client.connection.pending_requests",
+    "{request}",
+    "updowncounter",
+    "Those that wait for a connection",
+    _CONNECTIONS,
+)
+CONNECTION_TIMEOUTS = Instrument(
+    "db.client.connection.timeouts",
+    "{timeout}",
+    "counter",
+    "How often somebody waited for a connection in vain, until the pool gave up",
+    _CONNECTIONS,
+)
+CONNECTION_WAIT_TIME = Instrument(
+    "db.client.connection.wait_time",
+    "s",
+    "histogram",
+    "From asking for a connection to having an open one, which may have to be made first",
+    _CONNECTIONS,
+)
+CONNECTION_USE_TIME = Instrument(
+    "db.client.connection.use_time",
+    "s",
+    "histogram",
+    "From having a connection to giving it back",
+    _CONNECTIONS,
+)
+CONNECTION_CREATE_TIME = Instrument(
+    "db.client.connection.create_time", "s", "histogram", "What it took to open a connection", _CONNECTIONS
+)
 PROCESS_MEMORY_USAGE = Instrument(
     "process.memory.usage", "By", "updowncounter", "Physical memory in use (resident set)"
 )
@@ -725,6 +799,15 @@ INSTRUMENTS = (
     WORK_DURATION,
     WORK_TRANSFER_DURATION,
     WORKER_CRASHES,
+    CONNECTION_COUNT,
+    CONNECTION_MAX,
+    CONNECTION_IDLE_MIN,
+    CONNECTION_IDLE_MAX,
+    CONNECTION_PENDING,
+    CONNECTION_TIMEOUTS,
+    CONNECTION_WAIT_TIME,
+    CONNECTION_USE_TIME,
+    CONNECTION_CREATE_TIME,
     PROCESS_MEMORY_USAGE,
     PROCESS_MEMORY_VIRTUAL,
     PROCESS_CPU_TIME,

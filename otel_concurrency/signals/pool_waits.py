@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from opentelemetry.trace import INVALID_SPAN, Span
+from opentelemetry.util.types import AnyValue
 
 from otel_concurrency.probes.account import ATTRIBUTE, Account
 from otel_concurrency.signals import names
@@ -18,7 +19,7 @@ LONG_NS = 10_000_000
 """Shorter waits are no event of a span."""
 
 
-def tell_wait(what: int, ns: int, attributes: Mapping[str, str | int]) -> None:
+def tell_wait(what: int, ns: int, attributes: Mapping[str, AnyValue]) -> None:
     """Tell the request and the span that are current here of a wait that has just ended.
 
     Args:
