@@ -17,6 +17,7 @@ from typing import Any, TypedDict
 PREFIX = "OTEL_PYTHON_CONCURRENCY_"
 UPSTREAM_TO_KEEP = ("asyncio", "threading", "exceptions", "fastapi")  # what ours may stand in for
 SPANS = ("none", "lazy", "all")
+SYNC_WAITS = ("none", "types", "names")
 MAX_SECONDS = 3_600
 MAX_SLOTS = 100_000  # a table row costs some 2 kB: beyond this a typing slip would eat the memory
 
@@ -121,9 +122,18 @@ def read_upstream_names(value: object) -> frozenset[str]:
 
 def read_spans(value: object) -> str:
     """Read one of `SPANS`, in any case."""
+    return _one_of(SPANS, value)
+
+
+def read_sync_waits(value: object) -> str:
+    """Read one of `SYNC_WAITS`, in any case."""
+    return _one_of(SYNC_WAITS, value)
+
+
+def _one_of(words: tuple[str, ...], value: object) -> str:
     word = str(value).strip().lower()
-    if word not in SPANS:
-        raise ValueError(f"known are {', '.join(SPANS)}")
+    if word not in words:
+        raise ValueError(f"known are {', '.join(words)}")
     return word
 
 
@@ -192,6 +202,19 @@ class Config:
         read_bool,
         "true or false",
         "`false`: a request's span does not say how long its tasks were busy and what they waited for.",
+    )
+    sync_waits: str = _setting(
+        "types",
+        read_sync_waits,
+        "none, types or names",
+        "What is told of waiting for asyncio's locks and queues: by type; or also where each was made, and "
+        "how long locks are held.",
+    )
+    queue_links: bool = _setting(
+        False,
+        read_bool,
+        "true or false",
+        "`true`: who takes an item out of a queue gets a link to the span in which it was put in.",
     )
     event_loops: bool = _setting(
         True,
@@ -402,6 +425,8 @@ class Options(TypedDict, total=False):
     task_span_exclude: list[str] | tuple[str, ...] | set[str] | frozenset[str]
     detach_after: float
     request_times: bool
+    sync_waits: str
+    queue_links: bool
     event_loops: bool
     process_pools: bool
     process_spans: str
@@ -443,6 +468,15 @@ class TaskOptions:
     task_span_exclude: list[str] | None = None
     detach_after: float | None = None
     request_times: bool | None = None
+    sync_waits: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class QueueOptions:
+    """Options of `concurrency_queues` in a configuration file; None leaves the variable or the default."""
+
+    sync_waits: str | None = None
+    queue_links: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ FOUND_BY_OPENTELEMETRY = {
     ("opentelemetry_instrumentor", "concurrency_process_pools"),
     ("opentelemetry_instrumentor", "concurrency_threading"),
     ("opentelemetry_instrumentor", "concurrency_processes"),
+    ("opentelemetry_instrumentor", "concurrency_queues"),
     ("opentelemetry_instrumentor", "concurrency_runtime"),
     ("opentelemetry_instrumentor", "concurrency_stalls"),
     ("opentelemetry_instrumentor", "concurrency_fastapi"),

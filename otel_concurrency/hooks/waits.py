@@ -9,37 +9,46 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import inspect
 import sys
 from asyncio import mixins
 from collections.abc import Callable
-from types import CodeType
+from types import CodeType, FrameType
 from typing import Any, Protocol
 
 from otel_concurrency.hooks.patch import Patch, Switch, switched
-from otel_concurrency.probes.waits import KINDS
+from otel_concurrency.probes.waits import KINDS, WaitNames, row_of
+
+_CONDITION = KINDS.index("condition")
+_BARRIER = KINDS.index("barrier")
 
 
 class Waits(Protocol):
     """What hears of those that wait."""
 
-    def wait_begins(self, kind: int, /) -> bool:
-        """Count a wait of the task that runs now, if its steps are seen."""
+    wait_names: WaitNames
+
+    @property
+    def wait_begins(self) -> Callable[[int], bool]:
+        """Counts a wait of the task that runs now, if its steps are seen."""
         ...
 
-    def wait_for(self, future: asyncio.Future[Any], kind: int, /) -> None:
+    def wait_for(self, future: asyncio.Future[Any], row: int, /) -> None:
         """Count a wait that lasts until a future is done."""
         ...
 
 
 class WaitHook:
-    """Tells of each task that has to wait for a lock, a condition, an event or a queue.
+    """Tells of each task that has to wait for a lock, a condition, an event, a barrier or a queue.
 
     Args:
         waits: Who is told.
+        site: Tells where one of these was made, for a name to count it by; None: they count by kind alone.
     """
 
-    def __init__(self, waits: Waits) -> None:
+    def __init__(self, waits: Waits, site: Callable[[object], str | None] | None = None) -> None:
         self._waits = waits
+        self._site = site
         self._patch = Patch(mixins._LoopBoundMixin, "_get_loop", switched(self._observe))
 
     def __repr__(self) -> str:
@@ -54,31 +63,43 @@ class WaitHook:
         self._patch.remove()
 
     def _observe(self, original: Callable[..., Any], switch: Switch) -> Callable[..., Any]:
-        kind_of, frame, waits = _kinds().get, sys._getframe, self._waits
+        kind_of, frame, waits, is_named = _kinds().get, sys._getframe, self._waits, self._site is not None
+        wait_begins, number = waits.wait_begins, self.number
 
         @functools.wraps(original)
         def _get_loop(self: Any) -> Any:
             loop = original(self)
             if switch.is_on:
-                kind = kind_of(frame(1).f_code)
-                if kind is not None and not waits.wait_begins(kind):
-                    return _Waited(loop, waits, kind)
+                caller = frame(1)
+                row = kind_of(caller.f_code)
+                if row is not None:
+                    if row == _CONDITION and _is_barrier(caller.f_back):
+                        row = _BARRIER
+                    if is_named:
+                        row = row_of(row, number(self))
+                    if not wait_begins(row):
+                        return _Waited(loop, waits, row)
             return loop
 
         return _get_loop
+
+    def number(self, it: object) -> int:
+        """Return the number of the name that waits for this count by."""
+        site = self._site(it) if self._site is not None else None
+        return self._waits.wait_names.number(site) if site is not None else 0
 
 
 class _Waited:
     """Stands for a loop where its next call is `create_future`."""
 
-    __slots__ = ("_kind", "_loop", "_waits")
+    __slots__ = ("_loop", "_row", "_waits")
 
-    def __init__(self, loop: Any, waits: Waits, kind: int) -> None:
-        self._loop, self._waits, self._kind = loop, waits, kind
+    def __init__(self, loop: Any, waits: Waits, row: int) -> None:
+        self._loop, self._waits, self._row = loop, waits, row
 
     def create_future(self) -> Any:
         future = self._loop.create_future()
-        self._waits.wait_for(future, self._kind)
+        self._waits.wait_for(future, self._row)
         return future
 
     def __getattr__(self, name: str) -> Any:
@@ -95,4 +116,22 @@ def _kinds() -> dict[CodeType, int]:
         "queue_get": asyncio.Queue.get,
         "queue_put": asyncio.Queue.put,
     }
-    return {function.__code__: KINDS.index(kind) for kind, function in waiting.items()}
+    return {inspect.unwrap(function).__code__: KINDS.index(kind) for kind, function in waiting.items()}
+
+
+# A barrier waits by `Condition.wait_for`, which waits by `Condition.wait`.
+_WAIT_FOR = asyncio.Condition.wait_for.__code__
+_BARRIER_CODES = frozenset(
+    function.__code__
+    for name in ("_block", "_wait")
+    if (function := vars(getattr(asyncio, "Barrier", object)).get(name)) is not None
+)
+
+
+def _is_barrier(frame: FrameType | None) -> bool:
+    return (
+        frame is not None
+        and frame.f_code is _WAIT_FOR
+        and frame.f_back is not None
+        and frame.f_back.f_code in _BARRIER_CODES
+    )

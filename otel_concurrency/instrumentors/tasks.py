@@ -15,7 +15,7 @@ from otel_concurrency.config import Config, TaskOptions
 from otel_concurrency.hooks import fork
 from otel_concurrency.hooks.tasks import TaskHook
 from otel_concurrency.hooks.trio_tasks import TrioTaskHook
-from otel_concurrency.hooks.waits import WaitHook
+from otel_concurrency.instrumentors.sync import SyncHook, SyncWaits
 from otel_concurrency.probes.choice import make_task_probe
 from otel_concurrency.probes.loops import LOOP_IDS
 from otel_concurrency.probes.tasks import SlowStep, TaskProbe
@@ -58,7 +58,7 @@ class AsyncioTaskInstrumentor(BaseInstrumentor):
 
     configuration = TaskOptions
 
-    _hooks: Sequence[TaskHook | TrioTaskHook | WaitHook] = ()
+    _hooks: Sequence[TaskHook | TrioTaskHook | SyncHook] = ()
     _metrics: TaskMetrics | None = None
     _undo: Sequence[Callable[[], object]] = ()
 
@@ -84,7 +84,8 @@ class AsyncioTaskInstrumentor(BaseInstrumentor):
         roots = LocalRoots()
         times = RequestTimes(probe.new_account)
         metrics = self._metrics = TaskMetrics(probe)
-        self._hooks = (TaskHook(probe), TrioTaskHook(probe), WaitHook(probe))
+        waits = SyncWaits(probe, config.sync_waits)
+        self._hooks = (TaskHook(probe), TrioTaskHook(probe), *waits.hooks)
         for hook in self._hooks:
             hook.install()
         default_producer().register(metrics)
@@ -98,6 +99,7 @@ class AsyncioTaskInstrumentor(BaseInstrumentor):
             LOOP_IDS.reset()
             probe.reset()
             metrics.begin()
+            waits.begin_in_child()
 
         def alive() -> int:
             return sum(loop.running + loop.scheduled + loop.waiting for loop in probe.read_loops())
@@ -107,6 +109,7 @@ class AsyncioTaskInstrumentor(BaseInstrumentor):
             fork.in_child(begin_in_child),
             count_unfinished(UNFINISHED_TASKS, alive),
             lambda: probe.tell_spans(None),
+            waits.leave,
             lambda: setattr(times, "is_on", False),  # an SDK that is built differently keeps it
         ]
         if config.task_spans != "none" and config.detach_after:

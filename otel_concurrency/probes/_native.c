@@ -428,7 +428,7 @@ probe_reset(TaskProbe *probe, PyObject *Py_UNUSED(ignored))
     for (Py_ssize_t i = 0; i < probe->row_count; i++) {
         row_reset(probe->rows[i]);
     }
-    for (int i = 0; i < MAX_WAIT_KINDS; i++) {
+    for (int i = 0; i < probe->wait_row_count; i++) {
         probe->wait_rows[i].contentions = 0;
         probe->wait_rows[i].wait_ns = 0;
         histogram_reset(&probe->wait_rows[i].durations);

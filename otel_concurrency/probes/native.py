@@ -24,7 +24,7 @@ from otel_concurrency.probes.tasks import (
     merge_rows,
 )
 from otel_concurrency.probes.trio_tasks import TrioTasks, with_states
-from otel_concurrency.probes.waits import KINDS, WaitRow, merge_waits
+from otel_concurrency.probes.waits import WaitRow, merge_waits, wait_row
 
 
 class NativeTaskProbe(Untracked):
@@ -66,6 +66,8 @@ class NativeTaskProbe(Untracked):
         )
         self._trio: NativeTrioTasks | None = None
         self.create_task: Callable[..., asyncio.Future[Any]] = self._native.create_task
+        self.wait_begins: Callable[[int], bool] = self._native.wait_begins
+        self.wait_names = self._foreign.wait_names
 
     def replace(self, original: Callable[..., Any], /) -> None:
         """Leave it to `create_task`, which is C, and `shorten`."""
@@ -116,23 +118,17 @@ class NativeTaskProbe(Untracked):
             ]
         return merge_loops(rows)
 
-    def wait_begins(self, kind: int, /) -> bool:
-        """Count a wait of the task that runs now; False: nobody sees its steps."""
-        return self._native.wait_begins(kind)
-
-    def wait_for(self, future: asyncio.Future[Any], kind: int, /) -> None:
+    def wait_for(self, future: asyncio.Future[Any], row: int, /) -> None:
         """Count a wait that lasts until a future is done."""
-        self._foreign.wait_for(future, kind)
+        self._foreign.wait_for(future, row)
 
     def read_waits(self) -> list[WaitRow]:
-        """Return a row for each kind of wait."""
+        """Return a row for each kind and name for which somebody has waited."""
         seen = [
-            WaitRow(kind, contentions, waiting, wait_ns, histogram_state(durations))
-            for kind, (contentions, waiting, wait_ns, durations) in zip(
-                KINDS, self._native.read_waits(), strict=False
-            )
+            wait_row(self.wait_names, row, contentions, waiting, wait_ns, histogram_state(durations))
+            for row, contentions, waiting, wait_ns, durations in self._native.read_waits()
         ]
-        return merge_waits(seen, self._foreign.read_waits())
+        return merge_waits([*seen, *self._foreign.read_waits()])
 
     def reset(self) -> None:
         """Begin at zero, as a forked child must: the tasks alive are the parent's, and count nowhere here."""

@@ -35,7 +35,7 @@ from otel_concurrency.probes.tasks import (
     TaskSpan,
     Untracked,
 )
-from otel_concurrency.probes.waits import FutureWaits, WaitRow
+from otel_concurrency.probes.waits import FutureWaits, WaitNames, WaitRow
 
 if TYPE_CHECKING:
     from otel_concurrency.probes.pure_trio import PureTrioTasks
@@ -92,6 +92,7 @@ class PureTaskProbe(Untracked):
         self._carrier: CodeType | None = None
         self._carried: Callable[[Any], Any] = lambda coroutine: coroutine
         self._waits = FutureWaits(monotonic_ns)
+        self.wait_names = WaitNames()
         self.lock = threading.Lock()
         # What dies, dies wherever a collection runs, so also while this thread holds the lock.
         self.died: deque[tuple[LoopTasks, int, TaskSpan | None]] = deque()
@@ -272,18 +273,18 @@ class PureTaskProbe(Untracked):
         """Return the slow steps since the last call; of at most 64 between two."""
         return self._trio.slow_steps() if self._trio is not None else []
 
-    def wait_begins(self, kind: int, /) -> bool:
+    def wait_begins(self, row: int, /) -> bool:
         """Leave it to `wait_for`: steps are not seen."""
         return False
 
-    def wait_for(self, future: asyncio.Future[Any], kind: int, /) -> None:
+    def wait_for(self, future: asyncio.Future[Any], row: int, /) -> None:
         """Count a wait that lasts until a future is done."""
         if not self.is_broken:
-            self._waits.follow(future, kind, account_in(self.origin_now(None), self.span_key))
+            self._waits.follow(future, row, account_in(self.origin_now(None), self.span_key))
 
     def read_waits(self) -> list[WaitRow]:
-        """Return a row for each kind of wait."""
-        return self._waits.read()
+        """Return a row for each kind and name for which somebody has waited."""
+        return self._waits.read(self.wait_names)
 
     def reset(self) -> None:
         """Begin at zero, as a forked child must: the tasks alive are the parent's, and count nowhere here."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from otel_concurrency.probes.account import Account
 from otel_concurrency.probes.crossing import Replacement
 from otel_concurrency.probes.histogram import HistogramState, merge_states
-from otel_concurrency.probes.waits import WaitRow
+from otel_concurrency.probes.waits import WaitNames, WaitRow
 
 if TYPE_CHECKING:
     from otel_concurrency.probes.trio_tasks import TrioTasks
@@ -184,6 +184,9 @@ class TaskProbe(Protocol):
     way: str
     """`proxy`, `watcher` or `pure`."""
 
+    wait_names: WaitNames
+    """What those are called that tasks wait for."""
+
     @property
     def create_task(self) -> Callable[..., asyncio.Future[Any]]:
         """Calls `original(loop, coroutine, **kwargs)`, and follows the task that it returns."""
@@ -203,20 +206,21 @@ class TaskProbe(Protocol):
         """
         ...
 
-    def wait_begins(self, kind: int, /) -> bool:
-        """Count a wait, of this index of `waits.KINDS`, of the task whose step runs now.
+    @property
+    def wait_begins(self) -> Callable[[int], bool]:
+        """Counts a wait of the task whose step runs now, in the row that `waits.row_of` says.
 
         Returns:
             False where its steps are not seen: `wait_for` is for that.
         """
         ...
 
-    def wait_for(self, future: asyncio.Future[Any], kind: int, /) -> None:
+    def wait_for(self, future: asyncio.Future[Any], row: int, /) -> None:
         """Count a wait that lasts until a future is done."""
         ...
 
     def read_waits(self) -> list[WaitRow]:
-        """Return a row for each kind of wait."""
+        """Return a row for each kind and name for which somebody has waited."""
         ...
 
     def see_through(self, code: CodeType, carried: Callable[[Any], Any]) -> None:

@@ -20,6 +20,8 @@ ERROR_TYPE = "error.type"
 EVENTLOOP_ID = "asyncio.eventloop.id"
 EVENTLOOP_TYPE = "asyncio.eventloop.type"
 SYNC_TYPE = "asyncio.sync.type"
+SYNC_NAME = "asyncio.sync.name"
+QUEUE_NAME = "asyncio.queue.name"
 LOOP_STATE = "asyncio.eventloop.state"
 ITERATION_KIND = "asyncio.eventloop.iteration.kind"
 DELAY_KIND = "asyncio.eventloop.delay.kind"
@@ -87,7 +89,10 @@ ATTRIBUTE_MEANINGS = {
     CODE_FUNCTION_NAME: "`module.qualname` of the (coroutine) function, or `_other` beyond the limit",
     ERROR_TYPE: "qualified type of the exception, or `_other` beyond the limit; only where there is one",
     EVENTLOOP_ID: "`0` for the first event loop seen, then `1`, …, or `_other` beyond the limit",
-    SYNC_TYPE: "`lock`, `semaphore`, `condition` (of a barrier, too), `event`, `queue_get` or `queue_put`",
+    SYNC_TYPE: "`lock`, `semaphore`, `condition`, `event`, `queue_get`, `queue_put` or `barrier`",
+    SYNC_NAME: "where it was made, `module:line`, or `_other` beyond 50; only with "
+    "`OTEL_PYTHON_CONCURRENCY_SYNC_WAITS=names`",
+    QUEUE_NAME: "where it was made, `module:line`, or `_other` beyond 50: of all queues made there together",
     EVENTLOOP_TYPE: "`selector`, `proactor`, `uvloop`, `winloop`, `trio` or `other`",
     LOOP_STATE: "`idle`: waiting for events; `active`: the rest of the time that the loop ran",
     ITERATION_KIND: "how it began. `blocking`: with a wait for events; `polling`: callbacks being due, with "
@@ -388,28 +393,49 @@ SYNC_CONTENTIONS = Instrument(
     "{contention}",
     "counter",
     "Tasks that had to wait for a lock, a condition, an event or a queue",
-    (SYNC_TYPE,),
+    (SYNC_TYPE, SYNC_NAME),
 )
 SYNC_WAITING = Instrument(
     "asyncio.sync.waiting",
     "{task}",
     "updowncounter",
     "Tasks that wait for a lock, a condition, an event or a queue",
-    (SYNC_TYPE,),
+    (SYNC_TYPE, SYNC_NAME),
 )
 SYNC_WAIT_TIME = Instrument(
     "asyncio.sync.wait.time",
     "s",
     "counter",
     "How long tasks waited for locks, conditions, events and queues, all together; of waits that are over",
-    (SYNC_TYPE,),
+    (SYNC_TYPE, SYNC_NAME),
 )
 SYNC_WAIT_DURATION = Instrument(
     "asyncio.sync.wait.duration",
     "s",
     "histogram",
     "How long a task waited for a lock, a condition, an event or a queue, until it went on",
-    (SYNC_TYPE,),
+    (SYNC_TYPE, SYNC_NAME),
+)
+SYNC_HOLD_DURATION = Instrument(
+    "asyncio.sync.hold.duration",
+    "s",
+    "histogram",
+    "How long a lock or a semaphore was held; only with `OTEL_PYTHON_CONCURRENCY_SYNC_WAITS=names`",
+    (SYNC_TYPE, SYNC_NAME),
+)
+QUEUE_SIZE = Instrument(
+    "asyncio.queue.size",
+    "{item}",
+    "updowncounter",
+    "Items in asyncio's queues",
+    (QUEUE_NAME,),
+)
+QUEUE_LIMIT = Instrument(
+    "asyncio.queue.limit",
+    "{item}",
+    "updowncounter",
+    "Items that these queues may hold; of those that have a limit",
+    (QUEUE_NAME,),
 )
 _LOOP = (EVENTLOOP_ID, EVENTLOOP_TYPE)
 LOOP_TIME = Instrument(
@@ -775,6 +801,9 @@ INSTRUMENTS = (
     SYNC_WAITING,
     SYNC_WAIT_TIME,
     SYNC_WAIT_DURATION,
+    SYNC_HOLD_DURATION,
+    QUEUE_SIZE,
+    QUEUE_LIMIT,
     LOOP_TIME,
     LOOP_UTILIZATION,
     LOOP_CPU_TIME,

@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 
+from otel_concurrency.hooks.creations import CreationHook
 from otel_concurrency.hooks.tasks import TaskHook
 from otel_concurrency.hooks.waits import WaitHook
 from otel_concurrency.probes.choice import make_task_probe
 from otel_concurrency.probes.tasks import TaskProbe
-from otel_concurrency.probes.waits import KINDS, WaitRow
+from otel_concurrency.probes.waits import MAX_NAMES, WaitNames, WaitRow, row_of, split
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 Scenario = Callable[[], Any]
@@ -126,7 +127,7 @@ def test_those_that_wait_now_and_those_that_are_cancelled(
         event = asyncio.Event()
         waiting = [asyncio.ensure_future(event.wait()) for _ in range(3)]
         await asyncio.sleep(0.01)
-        assert waits(probe)["event"][1:4] == (3, 3, 0)
+        assert waits(probe)["event"][1:5] == (None, 3, 3, 0)
         waiting[0].cancel()
         await asyncio.gather(waiting[0], return_exceptions=True)
         row = waits(probe)["event"]
@@ -164,7 +165,7 @@ def test_reset_forgets_all(probe: TaskProbe, loop_factory: LoopFactory) -> None:
         await task
 
     run(loop_factory, scenario)
-    assert [(row.waiting, row.durations.count) for row in probe.read_waits()] == [(0, 0)] * len(KINDS)
+    assert probe.read_waits() == []
 
 
 def test_others_that_ask_for_the_loop_get_it(probe: TaskProbe, loop_factory: LoopFactory) -> None:
@@ -209,3 +210,48 @@ def test_the_callback_of_the_twin_keeps_no_context() -> None:
     loop.run_until_complete(asyncio.sleep(0))
     loop.close()
     assert probe.read_waits()[0].waiting == 0
+
+
+@pytest.mark.skipif(not hasattr(asyncio, "Barrier"), reason="barriers came with CPython 3.11")
+def test_a_barrier_is_no_condition(probe: TaskProbe, loop_factory: LoopFactory) -> None:
+    async def scenario() -> None:
+        barrier = asyncio.Barrier(3)
+        await asyncio.gather(*(barrier.wait() for _ in range(3)))
+
+    run(loop_factory, scenario)
+    assert {kind: row.contentions for kind, row in waits(probe).items()} == {"barrier": 2}
+
+
+@pytest.mark.parametrize("native", [True, False], ids=["native", "pure"])
+def test_with_names_each_place_counts_by_itself(native: bool, loop_factory: LoopFactory) -> None:
+    probe = make_task_probe(native=native)
+    creations = CreationHook(asyncio.Lock, asyncio.Queue)
+    hooks = (TaskHook(probe), creations, WaitHook(probe, creations.site))
+    for hook in hooks:
+        hook.install()
+    places: dict[str, int] = {}
+
+    async def scenario() -> None:
+        first, second = asyncio.Lock(), asyncio.Lock()
+        places["both"] = inspect.currentframe().f_lineno - 1  # type: ignore[union-attr]
+        third = asyncio.Lock()
+        await one_after_the_other(first, 2)
+        await one_after_the_other(second, 3)
+        await one_after_the_other(third, 2)
+
+    try:
+        run(loop_factory, scenario)
+        seen = {(row.kind, row.name): (row.contentions, row.waiting) for row in probe.read_waits()}
+    finally:
+        for hook in reversed(hooks):
+            hook.remove()
+    line = places["both"]
+    assert seen == {("lock", f"{__name__}:{line}"): (3, 0), ("lock", f"{__name__}:{line + 2}"): (1, 0)}
+
+
+def test_names_beyond_the_limit_are_others() -> None:
+    names = WaitNames()
+    numbers = [names.number(f"app:{line}") for line in range(MAX_NAMES + 3)]
+    assert numbers == [*range(2, MAX_NAMES + 2), 1, 1, 1]
+    assert (names.name(0), names.name(1), names.name(2)) == (None, "_other", "app:0")
+    assert split(row_of(5, numbers[-4])) == (5, MAX_NAMES + 1)

@@ -202,19 +202,23 @@ def test_an_idle_probe_tells_only_that(serve, probe, points, cumulative):
     assert points() == [("otel_concurrency.tasks.untracked", {}, 0)]
 
 
-def test_waits_are_told_by_kind_and_only_those_that_there_were(serve, probe, points, cumulative):
+def test_waits_are_told_by_kind_and_name(serve, probe, points, cumulative):
     serve(cumulative)
     probe.waits = [
-        WaitRow("lock", 3, 1, 30_000_000, of(10_000_000, 20_000_000)),
-        WaitRow("event", 0, 0, 0, EMPTY),
+        WaitRow("lock", None, 3, 1, 30_000_000, of(10_000_000, 20_000_000)),
+        WaitRow("event", "app:7", 1, 1, 0, EMPTY),
     ]
     lock = {"asyncio.sync.type": "lock"}
-    assert sorted(points(), key=str)[:4] == sorted(
+    event = {"asyncio.sync.type": "event", "asyncio.sync.name": "app:7"}
+    assert sorted(points(), key=str)[:7] == sorted(
         [
             ("asyncio.sync.contentions", lock, 3),
             ("asyncio.sync.waiting", lock, 1),
             ("asyncio.sync.wait.time", lock, 0.03),
             ("asyncio.sync.wait.duration", lock, (2, 0.03, 0.01, 0.02)),
+            ("asyncio.sync.contentions", event, 1),
+            ("asyncio.sync.waiting", event, 1),
+            ("asyncio.sync.wait.time", event, 0),
         ],
         key=str,
     )

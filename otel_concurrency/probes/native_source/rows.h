@@ -4,7 +4,7 @@
 #ifndef OTEL_CONCURRENCY_ROWS_H
 #define OTEL_CONCURRENCY_ROWS_H
 
-#define MAX_WAIT_KINDS 16
+#define MAX_WAIT_ROWS 4096
 #define MAX_LOOPS 16 /* then all others share a row, asyncio.eventloop.id "other" */
 
 typedef enum { FINISHED, CANCELLED, FAILED, DESTROYED } Outcome;
@@ -84,7 +84,7 @@ typedef struct {
     Live *newest;
 } Loop;
 
-/* What tasks waited for, of one kind. */
+/* What tasks waited for, of one kind and name. */
 typedef struct {
     uint64_t contentions;
     int64_t waiting; /* now */
@@ -137,7 +137,8 @@ typedef struct TaskProbe {
     struct Wait *waits; /* placed by the address of the task */
     size_t wait_mask;
     size_t wait_count;
-    WaitRow wait_rows[MAX_WAIT_KINDS];
+    WaitRow *wait_rows;
+    int wait_row_count;
     Loop loops[MAX_LOOPS + 1];
     BucketTable buckets;
 } TaskProbe;

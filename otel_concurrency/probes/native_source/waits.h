@@ -7,9 +7,11 @@
 typedef struct Wait {
     Live *live; /* the key; NULL: a free place */
     int64_t began_ns;
-    int kind;
+    int row;
 } Wait;
 
+/* The number of a row: that of its name, and below it the kind. probes/waits.py has the same. */
+#define KIND_BITS 4
 #define LAST_LOCK_KIND 2 /* a request says how long it waited for locks, semaphores and conditions */
 
 static void account_wait_lock(Live *live, int64_t ns); /* account.h */
@@ -71,26 +73,48 @@ wait_take(TaskProbe *probe, Live *live)
     probe->waits[hole].live = NULL;
     probe->wait_count--;
     live->waits = 0;
-    probe->wait_rows[taken.kind].waiting--;
+    probe->wait_rows[taken.row].waiting--;
     return taken;
+}
+
+/* Have rows up to this one. They move: nobody keeps the address of one. */
+static int
+wait_rows_reach(TaskProbe *probe, int row)
+{
+    if (row < probe->wait_row_count) {
+        return 0;
+    }
+    int count = (row | ((1 << KIND_BITS) - 1)) + 1;
+    WaitRow *rows = PyMem_Realloc(probe->wait_rows, (size_t)count * sizeof(WaitRow));
+    if (rows == NULL) {
+        return -1;
+    }
+    memset(rows + probe->wait_row_count, 0, (size_t)(count - probe->wait_row_count) * sizeof(WaitRow));
+    probe->wait_rows = rows;
+    probe->wait_row_count = count;
+    return 0;
 }
 
 /* A task is about to wait, at the end of the step that runs now. */
 static void
-wait_begin(TaskProbe *probe, Live *live, int kind, int64_t now_ns)
+wait_begin(TaskProbe *probe, Live *live, int row, int64_t now_ns)
 {
     if (live->waits) {
         (void)wait_take(probe, live); /* it did not, after all */
+    }
+    if (wait_rows_reach(probe, row) < 0) {
+        probe->lost++;
+        return;
     }
     if ((probe->waits == NULL || probe->wait_count * 2 > probe->wait_mask) && waits_grow(probe) < 0) {
         probe->lost++;
         return;
     }
-    wait_place(probe, (Wait){.live = live, .began_ns = now_ns, .kind = kind});
+    wait_place(probe, (Wait){.live = live, .began_ns = now_ns, .row = row});
     probe->wait_count++;
     live->waits = 1;
-    probe->wait_rows[kind].waiting++;
-    probe->wait_rows[kind].contentions++;
+    probe->wait_rows[row].waiting++;
+    probe->wait_rows[row].contentions++;
 }
 
 /* Its next step begins. */
@@ -99,11 +123,11 @@ wait_end(Live *live, int64_t now_ns)
 {
     TaskProbe *probe = live->row->probe;
     Wait wait = wait_take(probe, live);
-    WaitRow *row = &probe->wait_rows[wait.kind];
+    WaitRow *row = &probe->wait_rows[wait.row];
     int64_t ns = now_ns > wait.began_ns ? now_ns - wait.began_ns : 0;
     row->wait_ns += ns;
     (void)histogram_observe(&row->durations, &probe->buckets, ns);
-    if ((live->has_told | live->is_owner) && wait.kind <= LAST_LOCK_KIND) {
+    if ((live->has_told | live->is_owner) && (wait.row & ((1 << KIND_BITS) - 1)) <= LAST_LOCK_KIND) {
         account_wait_lock(live, ns);
     }
 }
@@ -121,9 +145,12 @@ waits_free(TaskProbe *probe)
     PyMem_Free(probe->waits);
     probe->waits = NULL;
     probe->wait_mask = probe->wait_count = 0;
-    for (int i = 0; i < MAX_WAIT_KINDS; i++) {
+    for (int i = 0; i < probe->wait_row_count; i++) {
         histogram_free(&probe->wait_rows[i].durations);
     }
+    PyMem_Free(probe->wait_rows);
+    probe->wait_rows = NULL;
+    probe->wait_row_count = 0;
 }
 
 #endif

@@ -1,0 +1,53 @@
+"""What we know of objects that are not ours, while they live: by identity, for they may compare equal."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from typing import Any, Generic, TypeVar
+
+V = TypeVar("V")
+
+
+class _Known(weakref.ref[Any], Generic[V]):
+    __slots__ = ("key", "value")
+
+    key: int
+    value: V
+
+
+class WeakIds(Generic[V]):
+    """A value for each object; it goes with the object. Any thread may call."""
+
+    def __init__(self) -> None:
+        known: dict[int, _Known[V]] = {}
+
+        def forget(reference: Any) -> None:
+            key = reference.key
+            if known.get(key) is reference:
+                del known[key]
+
+        self._known = known
+        self._forget = forget
+        self.clear = known.clear
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def put(self, it: object, value: V) -> None:
+        """Keep a value, in place of any before."""
+        reference: _Known[V] = _Known(it, self._forget)
+        reference.key, reference.value = id(it), value
+        self._known[reference.key] = reference
+
+    def get(self, it: object) -> V | None:
+        """Return the value, or None."""
+        known = self._known.get(id(it))
+        return known.value if known is not None else None
+
+    def items(self) -> Iterator[tuple[Any, V]]:
+        """Go through the objects that live now."""
+        for known in list(self._known.values()):
+            it = known()
+            if it is not None:
+                yield it, known.value
