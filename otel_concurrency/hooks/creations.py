@@ -71,22 +71,18 @@ class CreationHook:
 def _site(frame: FrameType | None, it: object) -> Site:
     """Return the first place above that is neither asyncio's nor the constructor of a subclass."""
     while frame is not None:
-        module = frame.f_globals.get("__name__", "")
-        if not (isinstance(module, str) and f"{module}.".startswith(_MACHINERY)) and not _constructs(
-            frame, it
-        ):
-            return str(module), frame.f_lineno
+        module = str(frame.f_globals.get("__name__"))
+        if not (module.startswith(_MACHINERY) or _constructs(frame, it)):
+            return module, frame.f_lineno
         frame = frame.f_back
     return _UNKNOWN
 
 
 def _constructs(frame: FrameType, it: object) -> bool:
     code = frame.f_code
-    return (
-        code.co_name == "__init__"
-        and bool(code.co_argcount)
-        and (frame.f_locals.get(code.co_varnames[0]) is it)
-    )
+    if code.co_name != "__init__" or not code.co_argcount:
+        return False
+    return frame.f_locals.get(code.co_varnames[0]) is it
 
 
 def _shown(site: Site) -> str:

@@ -17,6 +17,7 @@ from otel_concurrency.probes.holds import HoldTimes
 from otel_concurrency.probes.waits import KINDS, row_of
 
 _HELD = {"lock": asyncio.Lock, "semaphore": asyncio.Semaphore}
+_SEMAPHORE = KINDS.index("semaphore")
 _Holder = tuple[object, int]
 
 
@@ -58,7 +59,7 @@ class HoldHook:
     def _observe_acquire(
         self, kind: int, original: Callable[[Any], Awaitable[bool]], switch: Switch
     ) -> Callable[[Any], Awaitable[bool]]:
-        holders = self._holders
+        holders, now_ns, is_shared = self._holders, time.monotonic_ns, kind == _SEMAPHORE
 
         @functools.wraps(original)
         async def acquire(self: Any) -> bool:
@@ -67,7 +68,7 @@ class HoldHook:
                 known = holders.get(self)
                 if known is None:
                     holders.put(self, known := [])
-                known.append((asyncio.current_task(), time.monotonic_ns()))
+                known.append((asyncio.current_task() if is_shared else None, now_ns()))
             return taken
 
         return acquire
@@ -76,14 +77,15 @@ class HoldHook:
         self, kind: int, original: Callable[[Any], None], switch: Switch
     ) -> Callable[[Any], None]:
         holders, observe, number = self._holders, self._holds.observe, self._number
+        now_ns = time.monotonic_ns
 
         @functools.wraps(original)
         def release(self: Any) -> None:
             original(self)
             known = holders.get(self) if switch.is_on else None
             if known:
-                _, since_ns = known.pop(_which(known))
-                observe(row_of(kind, number(self)), time.monotonic_ns() - since_ns)
+                _, since_ns = known.pop(_which(known) if len(known) > 1 else 0)
+                observe(row_of(kind, number(self)), now_ns() - since_ns)
 
         return release
 

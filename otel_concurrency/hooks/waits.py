@@ -13,7 +13,7 @@ import inspect
 import sys
 from asyncio import mixins
 from collections.abc import Callable
-from types import CodeType, FrameType
+from types import FrameType
 from typing import Any, Protocol
 
 from otel_concurrency.hooks.patch import Patch, Switch, switched
@@ -71,7 +71,7 @@ class WaitHook:
             loop = original(self)
             if switch.is_on:
                 caller = frame(1)
-                row = kind_of(caller.f_code)
+                row = kind_of(id(caller.f_code))
                 if row is not None:
                     if row == _CONDITION and _is_barrier(caller.f_back):
                         row = _BARRIER
@@ -106,8 +106,8 @@ class _Waited:
         return getattr(self._loop, name)
 
 
-def _kinds() -> dict[CodeType, int]:
-    """Return the kind of each function that waits, by its code."""
+def _kinds() -> dict[int, int]:
+    """Return the kind of each function that waits, by the identity of its code: hashing one takes longer."""
     waiting: dict[str, Callable[..., Any]] = {
         "lock": asyncio.Lock.acquire,
         "semaphore": asyncio.Semaphore.acquire,
@@ -116,7 +116,7 @@ def _kinds() -> dict[CodeType, int]:
         "queue_get": asyncio.Queue.get,
         "queue_put": asyncio.Queue.put,
     }
-    return {inspect.unwrap(function).__code__: KINDS.index(kind) for kind, function in waiting.items()}
+    return {id(inspect.unwrap(function).__code__): KINDS.index(kind) for kind, function in waiting.items()}
 
 
 # A barrier waits by `Condition.wait_for`, which waits by `Condition.wait`.
