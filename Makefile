@@ -11,7 +11,7 @@ help:
 	@echo 'make test          the tests              (ARGS="-k name" narrows, PYTHON=3.14 chooses)'
 	@echo 'make check         formatting, lint and types'
 	@echo 'make bench         what we cost, beside bare Python and upstream (ARGS=--quick)'
-	@echo 'make conformance   the tests of CPython with us and without us (ARGS=--short)'
+	@echo 'make conformance   the tests of CPython and of pools with us and without us (ARGS=--short)'
 	@echo 'make stack         build the real collector, Jaeger and Prometheus for the tests marked `stack`'
 
 demo:
@@ -34,7 +34,7 @@ bench:
 	@$(DEV) --extra test -- python -m benchmarks $(ARGS)
 
 conformance:
-	@$(DEV) --extra test -- python scripts/conformance $(ARGS)
+	@$(DEV) --extra conformance -- python scripts/conformance $(ARGS)
 
 upstream-tests:
 	@$(DEV) --extra test -- python scripts/upstream-tests $(ARGS)

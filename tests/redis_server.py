@@ -16,7 +16,7 @@ COMMAND = shutil.which("redis-server")
 
 
 @contextmanager
-def running_redis(folder: Path) -> Iterator[str]:
+def running_redis(folder: Path, *options: str) -> Iterator[str]:
     """Start a server that keeps nothing, yield its address, and end it; skip where there is none."""
     if COMMAND is None:
         pytest.skip("needs redis-server (Debian: apt-get install redis-server)")
@@ -24,6 +24,7 @@ def running_redis(folder: Path) -> Iterator[str]:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
     command = [COMMAND, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
+    command += options
     with (folder / "redis.log").open("w") as log:
         server = subprocess.Popen(command, stdout=log, stderr=log)
     try:

@@ -34,12 +34,14 @@ class ModuleRun:
         details: Test id to traceback or skip reason.
         seconds: How long it took.
         is_patched: Whether the process found `create_task` patched; None if it did not live to tell.
+        ours: The places in a library that had functions of ours at the end; None if nobody looked.
     """
 
     outcomes: Outcomes
     details: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     is_patched: bool | None = None
+    ours: tuple[str, ...] | None = None
 
     @property
     def is_finished(self) -> bool:
@@ -78,7 +80,7 @@ class Difference:
 
 
 def read_run(module: str, path: Path, exit_code: int | None, output: str, seconds: float) -> ModuleRun:
-    """Read the lines that child.py wrote.
+    """Read the lines that child.py or pytest_child.py wrote.
 
     Args:
         module: What was run.
@@ -89,7 +91,7 @@ def read_run(module: str, path: Path, exit_code: int | None, output: str, second
     """
     outcomes: dict[str, str] = {}
     details: dict[str, str] = {}
-    running, is_finished, is_patched = "", False, None
+    running, is_finished, is_patched, ours = "", False, None, None
     for record in _records(path):
         if "started" in record:
             running = record["started"]
@@ -100,11 +102,12 @@ def read_run(module: str, path: Path, exit_code: int | None, output: str, second
             is_patched = record["is_patched"]
         else:
             is_finished = True
+            ours = tuple(record["ours"]) if "ours" in record else None
     if not is_finished:
         how = "timeout" if exit_code is None else f"crash (exit code {exit_code})"
         outcomes[f"{module}.{UNFINISHED}"] = how
         details[f"{module}.{UNFINISHED}"] = f"{IN_OR_AFTER} {running or 'loading'}\n{output[-4000:]}"
-    return ModuleRun(outcomes, details, seconds, is_patched)
+    return ModuleRun(outcomes, details, seconds, is_patched, ours)
 
 
 def read_progress(path: Path) -> tuple[int, str]:

@@ -1,4 +1,4 @@
-"""Which of CPython's test modules are run, and whether an interpreter has them at all."""
+"""Which test modules are run, CPython's and libraries', and whether an interpreter has them at all."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+from _conformance.libraries import LIBRARIES
 
 ASYNCIO = "test.test_asyncio"
 # A package stands for its test modules. Run in this order: what is over soon comes first.
@@ -18,6 +20,9 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "test.test_contextlib_async",
         "test.test_external_inspection",
     ),
+    # Libraries' own.
+    "locks": ("anyio", "trio"),
+    "pools": ("sqlalchemy", "asyncpg", "redis"),
     "threads": (
         "test.test_thread",
         "test.test_threading_local",
@@ -95,7 +100,7 @@ print(json.dumps(facts))
 
 @dataclass(frozen=True, slots=True)
 class TestPackage:
-    """What an interpreter has of its own test suite.
+    """What an interpreter has of its own test suite, and the tests of libraries.
 
     Attributes:
         release: `3.14.8`.
@@ -131,11 +136,11 @@ class TestPackage:
 
 def look_into(python: str) -> TestPackage:
     """Ask an interpreter which test modules it has."""
-    names = [name for group in GROUPS.values() for name in group]
-    command = [python, "-I", "-c", _PROBE, *names]
+    own = [name for group in GROUPS.values() for name in group if name.startswith("test.")]
+    command = [python, "-I", "-c", _PROBE, *own]
     answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     release, implementation, is_there, modules = json.loads(answer.stdout)
-    return TestPackage(release, implementation, is_there, tuple(modules))
+    return TestPackage(release, implementation, is_there, (*modules, *LIBRARIES))
 
 
 def choose(
