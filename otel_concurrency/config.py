@@ -309,6 +309,12 @@ class Config:
         "true or false",
         "`true`: a FastAPI request also gets spans for its operations, or for each ASGI message.",
     )
+    http_clients: bool = _setting(
+        True,
+        read_bool,
+        "true or false",
+        "`false`: the connection pools of aiohttp's and httpx's clients are left alone, and not measured.",
+    )
     subprocesses: bool = _setting(
         True,
         read_bool,
@@ -442,6 +448,7 @@ class Options(TypedDict, total=False):
     max_error_types: int
     keep_upstream: list[str] | tuple[str, ...] | set[str] | frozenset[str]
     http_inner_spans: bool
+    http_clients: bool
     subprocesses: bool
     inherit_trace: bool
     log_identity: bool

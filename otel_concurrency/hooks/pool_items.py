@@ -1,4 +1,4 @@
-"""What the hooks of process pools share: the clock, the name of a pool, and a fence around what is ours."""
+"""What the hooks of pools share: the clock, the name of a pool, and a fence around what is ours."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def transfer_ns(total_ns: int, timing: Timing | None) -> int | None:
     return None if timing is None else max(total_ns - timing[0] - timing[1], 0)
 
 
-def creation_site(pool: object) -> str:
+def creation_site(pool: object, machinery: tuple[str, ...] = _MACHINERY) -> str:
     """Name a pool by who makes it, `module:line`: the first frame above that is not machinery."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         module = frame.f_globals.get("__name__")
-        if isinstance(module, str) and not f"{module}.".startswith(_MACHINERY):
+        if isinstance(module, str) and not f"{module}.".startswith(machinery):
             return f"{module}:{frame.f_lineno}"
         frame = frame.f_back
     return type(pool).__qualname__

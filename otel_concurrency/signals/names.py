@@ -54,6 +54,11 @@ CODE_STACKTRACE = "code.stacktrace"
 GC_GENERATION = "cpython.gc.generation"
 COMPONENT = "otel_concurrency.component"
 
+HTTP_CONNECTION_STATE = "http.connection.state"
+HTTP_POOL_NAME = "http.client.connection.pool.name"
+SERVER_ADDRESS = "server.address"
+SERVER_PORT = "server.port"
+
 WORK_QUEUE_TIME = "python.executor.task.queue.time"
 TASK_SPAN_BUSY_TIME = "asyncio.task.busy.time"
 TASK_SPAN_STEPS = "asyncio.task.steps"
@@ -138,6 +143,10 @@ ATTRIBUTE_MEANINGS = {
     "to the other, in seconds; absent without any",
     REQUEST_EXECUTOR_WAIT: "what the work items that the request handed to thread and process pools waited "
     "for a worker, one added to the other, in seconds; absent without any",
+    HTTP_CONNECTION_STATE: "`active`: serves a request; `idle`: kept for the next one",
+    HTTP_POOL_NAME: "where the client's session was made, `module:line`; `_other` beyond the limit",
+    SERVER_ADDRESS: "host of the URL, `_other` beyond the limit",
+    SERVER_PORT: "port of the URL",
     POOL_WAIT_TIME: "how long it waited, in seconds",
     CONNECTION_POOL: "what the program named it, else `server.address:server.port/db.namespace` as far as "
     "known; pools of one name add up; `_other` beyond 32 names",
@@ -645,6 +654,56 @@ CONNECTION_USE_TIME = Instrument(
 CONNECTION_CREATE_TIME = Instrument(
     "db.client.connection.create_time", "s", "histogram", "What it took to open a connection", _CONNECTIONS
 )
+_SERVER = (SERVER_ADDRESS, SERVER_PORT)
+HTTP_OPEN_CONNECTIONS = Instrument(
+    "http.client.open_connections",
+    "{connection}",
+    "updowncounter",
+    "Open connections of aiohttp's and httpx's clients",
+    (*_SERVER, HTTP_POOL_NAME, HTTP_CONNECTION_STATE),
+)
+HTTP_CONNECTION_LIMIT = Instrument(
+    "http.client.connection.limit",
+    "{connection}",
+    "updowncounter",
+    "Connections that clients may have; without those that have no limit",
+    (HTTP_POOL_NAME,),
+)
+HTTP_CONNECTION_LIMIT_PER_HOST = Instrument(
+    "http.client.connection.limit_per_host",
+    "{connection}",
+    "updowncounter",
+    "Connections to one server that clients may have; without those that have no such limit",
+    (HTTP_POOL_NAME,),
+)
+HTTP_CONNECTION_IDLE_LIMIT = Instrument(
+    "http.client.connection.idle.limit",
+    "{connection}",
+    "updowncounter",
+    "Connections that clients keep for the next request; without those that have no such limit",
+    (HTTP_POOL_NAME,),
+)
+HTTP_PENDING_REQUESTS = Instrument(
+    "http.client.connection.pending_requests",
+    "{request}",
+    "updowncounter",
+    "Requests that wait for a connection, because their client has as many as it may",
+    (*_SERVER, HTTP_POOL_NAME),
+)
+HTTP_CONNECTION_WAIT_TIME = Instrument(
+    "http.client.connection.wait_time",
+    "s",
+    "histogram",
+    "How long requests waited for a connection that had to; whether they got one or gave up",
+    _SERVER,
+)
+HTTP_CONNECTION_TIMEOUTS = Instrument(
+    "http.client.connection.timeouts",
+    "{timeout}",
+    "counter",
+    "Requests that waited too long for a connection: `PoolTimeout` of httpx",
+    _SERVER,
+)
 PROCESS_MEMORY_USAGE = Instrument(
     "process.memory.usage", "By", "updowncounter", "Physical memory in use (resident set)"
 )
@@ -837,6 +896,13 @@ INSTRUMENTS = (
     CONNECTION_WAIT_TIME,
     CONNECTION_USE_TIME,
     CONNECTION_CREATE_TIME,
+    HTTP_OPEN_CONNECTIONS,
+    HTTP_CONNECTION_LIMIT,
+    HTTP_CONNECTION_LIMIT_PER_HOST,
+    HTTP_CONNECTION_IDLE_LIMIT,
+    HTTP_PENDING_REQUESTS,
+    HTTP_CONNECTION_WAIT_TIME,
+    HTTP_CONNECTION_TIMEOUTS,
     PROCESS_MEMORY_USAGE,
     PROCESS_MEMORY_VIRTUAL,
     PROCESS_CPU_TIME,

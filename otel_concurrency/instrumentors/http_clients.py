@@ -1,0 +1,59 @@
+"""Tells what requests of HTTP clients wait for a connection, and how full the clients' pools are."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
+
+from otel_concurrency.hooks import fork
+from otel_concurrency.hooks.aiohttp_connectors import AiohttpConnectorHook
+from otel_concurrency.hooks.httpcore_pools import HttpcorePoolHook
+from otel_concurrency.probes.account import HTTP_POOL
+from otel_concurrency.probes.http_pools import HttpPoolProbe, Server
+from otel_concurrency.signals.current_context import get_current
+from otel_concurrency.signals.http_pool_metrics import HttpPoolMetrics, server_labels
+from otel_concurrency.signals.pool_waits import tell_wait
+from otel_concurrency.signals.producer import default_producer
+
+
+class HttpClientInstrumentor(BaseInstrumentor):
+    """Measures the connection pools of aiohttp's client and of httpx."""
+
+    _hooks: Sequence[AiohttpConnectorHook | HttpcorePoolHook] = ()
+    _metrics: HttpPoolMetrics | None = None
+    _forget_fork: Callable[[], None] | None = None
+
+    def instrumentation_dependencies(self) -> Collection[str]:
+        """Return nothing: without these clients, or with others, nothing happens."""
+        return ()
+
+    def _instrument(self, **kwargs: Any) -> None:
+        probe = HttpPoolProbe()
+
+        def waited(server: Server, ns: int, *, timed_out: bool) -> None:
+            probe.waited(server, ns, timed_out=timed_out, origin=get_current(), at_unix_ns=time.time_ns())
+            tell_wait(HTTP_POOL, ns, server_labels(server))
+
+        self._hooks = (AiohttpConnectorHook(waited), HttpcorePoolHook(waited))
+        metrics = self._metrics = HttpPoolMetrics(probe, [hook.levels for hook in self._hooks])
+
+        def begin_in_child() -> None:
+            probe.reset()
+            metrics.begin()
+
+        self._forget_fork = fork.in_child(begin_in_child)
+        for hook in self._hooks:
+            hook.install()
+        default_producer().register(metrics)
+
+    def _uninstrument(self, **kwargs: Any) -> None:
+        if self._metrics is not None:
+            default_producer().unregister(self._metrics)
+        for hook in reversed(self._hooks):
+            hook.remove()
+        if self._forget_fork is not None:
+            self._forget_fork()
+        self._hooks, self._metrics, self._forget_fork = (), None, None
