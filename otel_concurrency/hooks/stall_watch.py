@@ -121,12 +121,13 @@ class StallWatch:
         for run in list(self._incidents):
             self._end(run, self._clock())
         for run in list(self._seen):
-            self._spins.forget(run)
+            self._spins.forget(run, run.timed.timer.read(), self._clock())
 
     def _forget_all_but(self, runs: Runs) -> None:
         for known in [known for known in (*self._incidents, *self._seen) if known not in runs]:
-            self._end(known, known.ended_ns or self._clock())
-            self._spins.forget(known)
+            ended_ns = known.ended_ns or self._clock()
+            self._end(known, ended_ns)
+            self._spins.forget(known, known.timed.timer.read(), ended_ns)
             self._seen.pop(known, None)
 
     def _is_armed(self, now_ns: int) -> bool:

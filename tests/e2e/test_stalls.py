@@ -156,6 +156,7 @@ def test_a_loop_that_turns_without_anything_to_do_is_found(play: Play) -> None:
         ("asyncio.eventloop.stall.started", "spin"),
         ("asyncio.eventloop.stall.ended", "spin"),
     ]
+    assert told.records[-1]["asyncio.eventloop.stall.elapsed"] == pytest.approx(5, rel=0.05)
 
 
 RIGHT_BEFORE_THE_END = {
