@@ -18,8 +18,8 @@ from otel_concurrency.probes.stall_cause import SPIN
 WINDOW_NS = 400_000_000
 """The shortest time that says something."""
 
-FIRST_NS = 1_000_000_000
-"""What a loop did before it was looked at for the first time, as far as one look may be behind."""
+FIRST_NS = 5_000_000_000
+"""What a loop did before it was looked at for the first time, as far as that is soon enough."""
 
 EMPTY_SHARE = 0.95
 """Of its iterations, a spinning loop has at least so many without an event."""
@@ -42,12 +42,18 @@ class _Window(NamedTuple):
     def spins(self) -> bool:
         return (
             self.empty * 1_000_000_000 >= RATE * self.elapsed_ns
-            and self.empty >= EMPTY_SHARE * (self.empty + self.others)
+            and self.is_empty
             and self.active_ns >= ACTIVE_SHARE * (self.active_ns + self.idle_ns)
         )
 
+    @property
+    def is_empty(self) -> bool:
+        return self.empty >= EMPTY_SHARE * (self.empty + self.others)
+
     def spun_ns(self, like: _Window) -> int:
-        """Return for how long it spun that has as many empty iterations as that, for this long."""
+        """Return for how long of this it spun, in the way of a window that is all spinning."""
+        if self.is_empty and self.empty >= like.empty // 100:
+            return min(self.elapsed_ns, self.active_ns)
         return min(self.elapsed_ns, self.empty * like.elapsed_ns // max(1, like.empty))
 
 
