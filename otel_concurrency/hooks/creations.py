@@ -13,7 +13,7 @@ from otel_concurrency.hooks.weak_ids import WeakIds
 
 Site = tuple[str, int]
 
-_MACHINERY = ("asyncio.", "otel_concurrency.hooks.")
+_MACHINERY = ("asyncio.", "anyio.", "otel_concurrency.hooks.")
 _UNKNOWN: Site = ("unknown", 0)
 
 
@@ -69,7 +69,7 @@ class CreationHook:
 
 
 def _site(frame: FrameType | None, it: object) -> Site:
-    """Return the first place above that is neither asyncio's nor the constructor of a subclass."""
+    """Return the first place above that is neither asyncio's or AnyIO's nor the constructor of a subclass."""
     while frame is not None:
         module = str(frame.f_globals.get("__name__"))
         if not (module.startswith(_MACHINERY) or _constructs(frame, it)):

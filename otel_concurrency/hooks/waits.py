@@ -17,8 +17,10 @@ from types import FrameType
 from typing import Any, Protocol
 
 from otel_concurrency.hooks.patch import Patch, Switch, switched
+from otel_concurrency.hooks.wait_kinds import WaitKinds
 from otel_concurrency.probes.waits import KINDS, WaitNames, row_of
 
+_EVENT = KINDS.index("event")
 _CONDITION = KINDS.index("condition")
 _BARRIER = KINDS.index("barrier")
 
@@ -44,11 +46,18 @@ class WaitHook:
     Args:
         waits: Who is told.
         site: Tells where one of these was made, for a name to count it by; None: they count by kind alone.
+        kinds: Knows who waits for an event, and what that stands for.
     """
 
-    def __init__(self, waits: Waits, site: Callable[[object], str | None] | None = None) -> None:
+    def __init__(
+        self,
+        waits: Waits,
+        site: Callable[[object], str | None] | None = None,
+        kinds: WaitKinds | None = None,
+    ) -> None:
         self._waits = waits
         self._site = site
+        self._kinds = kinds or WaitKinds()
         self._patch = Patch(mixins._LoopBoundMixin, "_get_loop", switched(self._observe))
 
     def __repr__(self) -> str:
@@ -64,7 +73,7 @@ class WaitHook:
 
     def _observe(self, original: Callable[..., Any], switch: Switch) -> Callable[..., Any]:
         kind_of, frame, waits, is_named = _kinds().get, sys._getframe, self._waits, self._site is not None
-        wait_begins, number = waits.wait_begins, self.number
+        wait_begins, number, kind_inside = waits.wait_begins, self.number, self._kinds.kind
 
         @functools.wraps(original)
         def _get_loop(self: Any) -> Any:
@@ -72,6 +81,8 @@ class WaitHook:
             if switch.is_on:
                 caller = frame(1)
                 row = kind_of(id(caller.f_code))
+                if row == _EVENT:
+                    row = kind_inside(caller, _EVENT)
                 if row is not None:
                     if row == _CONDITION and _is_barrier(caller.f_back):
                         row = _BARRIER

@@ -1,19 +1,22 @@
-"""What is told of waiting for asyncio's locks and queues: hooks for each answer, joined to their metrics."""
+"""What is told of waiting for locks and queues: hooks for each answer, joined to their metrics."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
 
+from otel_concurrency.hooks.anyio_waits import AnyIOWaitHook
 from otel_concurrency.hooks.creations import CreationHook
 from otel_concurrency.hooks.holds import HoldHook
+from otel_concurrency.hooks.trio_waits import TrioWaitHook
+from otel_concurrency.hooks.wait_kinds import WaitKinds
 from otel_concurrency.hooks.waits import WaitHook
 from otel_concurrency.probes.holds import HoldTimes
 from otel_concurrency.probes.tasks import TaskProbe
 from otel_concurrency.signals.producer import default_producer
 from otel_concurrency.signals.wait_metrics import HoldMetrics
 
-SyncHook = WaitHook | CreationHook | HoldHook
+SyncHook = WaitHook | AnyIOWaitHook | TrioWaitHook | CreationHook | HoldHook
 
 _NAMED = (asyncio.Lock, asyncio.Semaphore, asyncio.Condition, asyncio.Event, asyncio.Queue)
 
@@ -32,14 +35,16 @@ class SyncWaits:
     def __init__(self, probe: TaskProbe, told: str) -> None:
         self.hooks: Sequence[SyncHook] = ()
         self._holds: HoldTimes | None = None
+        kinds = WaitKinds()
+        others = (AnyIOWaitHook(probe, kinds), TrioWaitHook(probe, kinds))
         if told == "types":
-            self.hooks = (WaitHook(probe),)
+            self.hooks = (WaitHook(probe, kinds=kinds), *others)
         elif told == "names":
             creations = CreationHook(*_NAMED)
-            waits = WaitHook(probe, creations.site)
+            waits = WaitHook(probe, creations.site, kinds)
             self._holds = HoldTimes(probe.wait_names)
             self._metrics = HoldMetrics(self._holds)
-            self.hooks = (creations, waits, HoldHook(self._holds, waits.number))
+            self.hooks = (creations, waits, HoldHook(self._holds, waits.number), *others)
             default_producer().register(self._metrics)
 
     def begin_in_child(self) -> None:

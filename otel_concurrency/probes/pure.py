@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import itertools
 import logging
 import sys
@@ -281,6 +282,12 @@ class PureTaskProbe(Untracked):
         """Count a wait that lasts until a future is done."""
         if not self.is_broken:
             self._waits.follow(future, row, account_in(self.origin_now(None), self.span_key))
+
+    def task_waits(self, task: Any, kind: int, /) -> None:
+        """Count a wait of a task of trio that lasts until its next step."""
+        if self._trio is not None and not self.is_broken:
+            account = account_in(self.origin_now(None), self.span_key)
+            self._trio.task_waits(task, functools.partial(self._waits.begin, kind, account))
 
     def read_waits(self) -> list[WaitRow]:
         """Return a row for each kind and name for which somebody has waited."""

@@ -29,7 +29,7 @@ _cpu_ns: Callable[[], int] = getattr(time, "thread_time_ns", lambda: -1)
 class _Live:
     """A task that is not done."""
 
-    __slots__ = ("has_begun", "key", "loop", "row", "runner_id", "steps")
+    __slots__ = ("has_begun", "key", "loop", "row", "runner_id", "steps", "wait_over")
 
     def __init__(self, loop: LoopTasks, runner_id: int, key: int, row: Row, steps: StepTotals) -> None:
         self.loop = loop
@@ -38,6 +38,7 @@ class _Live:
         self.row = row
         self.steps = steps
         self.has_begun = False
+        self.wait_over: Callable[[object], None] | None = None
 
 
 class PureTrioTasks:
@@ -130,6 +131,12 @@ class PureTrioTasks:
         finally:
             error = outcome = None  # no cycle through this frame
 
+    def task_waits(self, task: Any, begin: Callable[[], Callable[[object], None]]) -> None:
+        """Count a wait until the next step of a task; `begin` returns what is to be called then."""
+        live = self.live.get(id(task))
+        if live is not None:
+            live.wait_over = begin()
+
     def states(self, known: LoopTasks, count: int) -> tuple[int, int]:
         """Tell how many tasks of a run run, and how many are in line."""
         runner = known.reference()
@@ -198,13 +205,16 @@ class _Run:
         if live is None:
             return
         self._began_ns = began_ns = self._now_ns()
-        if not live.has_begun:
-            live.has_begun = True
-            try:
+        try:
+            if live.wait_over is not None:
+                wait_over, live.wait_over = live.wait_over, None
+                wait_over(None)
+            if not live.has_begun:
+                live.has_begun = True
                 with self._lock:
                     live.steps.start_delays.observe(began_ns - live.key)
-            except Exception:
-                self._give_up()
+        except Exception:
+            self._give_up()
 
     def after_task_step(self, task: Any) -> None:
         live = self._step

@@ -219,6 +219,10 @@ class TaskProbe(Protocol):
         """Count a wait that lasts until a future is done."""
         ...
 
+    def task_waits(self, task: Any, kind: int, /) -> None:
+        """Count a wait of a task of trio for which `wait_begins` was False, if trio tells of its steps."""
+        ...
+
     def read_waits(self) -> list[WaitRow]:
         """Return a row for each kind and name for which somebody has waited."""
         ...

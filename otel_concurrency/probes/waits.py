@@ -103,6 +103,10 @@ class FutureWaits:
 
     def follow(self, future: asyncio.Future[Any], row: int, account: Account | None = None) -> None:
         """Count a task that is about to await a future, for a request, too."""
+        future.add_done_callback(self.begin(row, account), context=_EMPTY)
+
+    def begin(self, row: int, account: Account | None) -> Callable[[object], None]:
+        """Count a wait; returns what is to be called at its end, or let go of when nobody waits any more."""
         with self._lock:
             counts = self._rows.get(row)
             if counts is None:
@@ -110,8 +114,7 @@ class FutureWaits:
             counts.contentions += 1
             counts.waiting += 1
         is_lock = row & _KIND in LOCK_KINDS
-        wait = _Wait(self, counts, self._now_ns(), account if is_lock else None)
-        future.add_done_callback(wait, context=_EMPTY)
+        return _Wait(self, counts, self._now_ns(), account if is_lock else None)
 
     def over(self, wait: _Wait) -> None:
         """Count a wait that is over."""
@@ -145,7 +148,7 @@ class _Row:
 
 
 class _Wait:
-    """A future's done-callback: called at the end of a wait, or let go of when nobody waits any more."""
+    """Called at the end of a wait, by a future that is done for instance."""
 
     __slots__ = ("_waits", "account", "began_ns", "counts")
 
