@@ -9,6 +9,7 @@ from opentelemetry import context as opentelemetry_context
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
 
 from otel_concurrency.hooks import fork
+from otel_concurrency.hooks.sqlalchemy_pools import SQLAlchemyPoolHook
 from otel_concurrency.probes.connections import ConnectionProbe
 from otel_concurrency.signals.connection_metrics import ConnectionMetrics
 from otel_concurrency.signals.connection_waits import ConnectionWaits
@@ -27,7 +28,7 @@ class Hook(Protocol):
         ...
 
 
-HOOKS: tuple[Callable[[ConnectionProbe], Hook], ...] = ()
+HOOKS: tuple[Callable[[ConnectionProbe], Hook], ...] = (SQLAlchemyPoolHook,)
 """One for each library."""
 
 

@@ -94,7 +94,7 @@ class Observer(Protocol):
     """Who hears of waits; called where somebody waited, when it is over, in its context."""
 
     def waited(self, pool: str, ns: int, /) -> None:
-        """Somebody has a connection who could not have one at once."""
+        """Somebody waited who could not have a connection at once, and has one now, or gave up."""
         ...
 
     def timed_out(self, pool: str, ns: int, holders: Sequence[Holder], /) -> None:
@@ -159,7 +159,10 @@ class ConnectionPoolProbe:
 
     def gives_up(self, asked: int) -> None:
         """Note that somebody does not wait any more: it was cancelled, or no connection could be made."""
-        self.waits.pop(asked, None)
+        now_ns = time.monotonic_ns()
+        ns = now_ns - self.waits.pop(asked, now_ns)
+        if ns >= AT_ONCE_NS:
+            self._probe.tell_waited(self.name, ns)
 
     def is_denied(self, asked: int) -> None:
         """Note that somebody was sent away, because none of the connections came back in time."""
@@ -275,9 +278,13 @@ class ConnectionProbe:
         origin = self._origin
         exemplar_of = None if origin is None or len(row.slow_waits) >= MAX_EXEMPLARS else origin.get(None)
         row.slow_waits.append((ns, exemplar_of, self._clock()))
+        self.tell_waited(pool.name, ns)
+
+    def tell_waited(self, name: str, ns: int) -> None:
+        """Tell of a wait that is over."""
         if self.observer is not None:
             try:
-                self.observer.waited(pool.name, ns)
+                self.observer.waited(name, ns)
             except Exception:
                 self._complain("a wait for a connection is not told")
 
@@ -297,6 +304,14 @@ class ConnectionProbe:
         if about not in self._complained:
             self._complained.add(about)
             _logger.exception("%s; said once", about)
+
+
+def pool_name(address: str, port: int | None = None, namespace: str | None = None) -> str:
+    """Return what the semantic conventions call a pool that has no name: `address:port/namespace`."""
+    if ":" in address:  # IPv6
+        address = f"[{address}]"
+    server = f"{address}:{port}" if port else address
+    return f"{server}/{namespace}" if namespace else server
 
 
 _numbers = count(1)

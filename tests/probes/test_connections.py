@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Sequence
 from contextvars import ContextVar
+from typing import Any
 
 import pytest
 
@@ -84,7 +85,7 @@ def test_each_step_is_timed(clock: Clock) -> None:
     assert list(pool.held) == ["one"]
 
 
-def test_who_gives_up_waited_for_nothing(clock: Clock) -> None:
+def test_who_gives_up_has_waited_all_the_same(clock: Clock) -> None:
     probe = ConnectionProbe()
     heard = probe.observer = Heard()
     pool = probe_of(probe)
@@ -92,7 +93,8 @@ def test_who_gives_up_waited_for_nothing(clock: Clock) -> None:
     clock.now_ns += 20 * MS
     pool.gives_up(asked)
     [row] = probe.read()
-    assert (row.wait_times.count, row.timeouts, pool.waits, heard.waits) == (0, 0, {}, [])
+    assert (row.wait_times.count, row.timeouts, pool.waits) == (0, 0, {})
+    assert heard.waits == [("db", 20 * MS)]
 
 
 def test_who_is_sent_away_hears_who_has_the_connections(clock: Clock) -> None:
@@ -192,6 +194,19 @@ def test_a_forked_child_begins_at_zero() -> None:
     pool.has(pool.asks(), 2)
     [row] = probe.read()
     assert (row.timeouts, row.wait_times.count, row.use_times.count) == (0, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("parts", "name"),
+    [
+        (("db.local", 5432, "shop"), "db.local:5432/shop"),
+        (("::1", 5432, "shop"), "[::1]:5432/shop"),
+        (("db.local", None, "shop"), "db.local/shop"),
+        (("/run/postgresql",), "/run/postgresql"),
+    ],
+)
+def test_a_pool_goes_by_its_server_and_database(parts: tuple[Any, ...], name: str) -> None:
+    assert connections.pool_name(*parts) == name
 
 
 def test_threads_lose_no_count() -> None:

@@ -1,0 +1,244 @@
+"""Connections of SQLAlchemy's pools, from the time that the program imports it.
+
+Every checkout of every pool, of asyncio engines too, passes through `_ConnectionRecord.checkout`, and every
+connection comes back by `_ConnectionRecord.checkin` or leaves its pool by `_ConnectionFairy.detach`; it is
+made in `_ConnectionRecord.__connect` (SQLAlchemy 1.4 to 2.1, `sqlalchemy/pool/base.py`). `PoolEvents` know of
+no wait, and a listener costs each checkout more than this does.
+
+An asyncio checkout runs in a greenlet of its task and in its context; cancelled, it ends with an exception.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import time
+import weakref
+from collections.abc import Callable, Iterable
+from types import ModuleType
+from typing import Any
+
+from otel_concurrency.hooks.imports import when_imported
+from otel_concurrency.hooks.patch import Patch, Switch, switched
+from otel_concurrency.probes.connections import (
+    ConnectionLevel,
+    ConnectionPoolProbe,
+    ConnectionProbe,
+    pool_name,
+)
+
+POOL_KEY = "_otel_concurrency_pool"
+"""Attribute of a pool with its probe, None where it is not observed."""
+
+NAME_KEY = "_otel_concurrency_pool_name"
+"""Attribute of an engine's dialect, which the engine's pools share, with their name."""
+
+_BASE = "sqlalchemy.pool.base"
+_ENGINE = "sqlalchemy.engine.base"
+_CONNECT = "_ConnectionRecord__connect"
+_NOT_OBSERVED = ("StaticPool",)  # its one connection is lent to everybody at once
+
+_logger = logging.getLogger(__name__)
+
+
+class SQLAlchemyPoolHook:
+    """Tells of each connection's way out of its pool and back.
+
+    Args:
+        probe: Counts.
+    """
+
+    def __init__(self, probe: ConnectionProbe) -> None:
+        self._probe = probe
+        self._marked: dict[int, weakref.ref[Any]] = {}
+        self._sent_away: type[Exception] = TimeoutError
+        self._patches: list[Patch] = []
+        self._undo: list[Callable[[], None]] = []
+
+    def __repr__(self) -> str:
+        state = self._patches or ("awaits its import" if self._undo else "removed")
+        return f"<SQLAlchemyPoolHook [{state}]>"
+
+    def install(self) -> None:
+        """Patch, now or when it is imported; a second call changes nothing."""
+        if not self._undo:
+            self._undo = [when_imported(_BASE, self._join), when_imported(_ENGINE, self._join_engines)]
+
+    def remove(self) -> None:
+        """Put the originals back, and forget all pools."""
+        while self._undo:
+            self._undo.pop()()
+        while self._patches:
+            self._patches.pop().remove()
+        for reference in list(self._marked.values()):
+            if (marked := reference()) is not None:
+                for key in (POOL_KEY, NAME_KEY):
+                    vars(marked).pop(key, None)
+        self._marked.clear()
+
+    def _join(self, module: ModuleType) -> None:
+        try:
+            self._sent_away = module.exc.TimeoutError
+            record, fairy = module._ConnectionRecord, module._ConnectionFairy
+            self._install(
+                Patch(record, "checkout", switched(self._observe_checkout)),
+                Patch(record, "checkin", switched(_observe_checkin)),
+                Patch(record, _CONNECT, switched(_observe_connect)),
+                Patch(fairy, "detach", switched(_observe_detach)),
+            )
+        except AttributeError:
+            _logger.debug("this SQLAlchemy has other pools than we know; they are not observed")
+
+    def _join_engines(self, module: ModuleType) -> None:
+        try:
+            self._install(Patch(module.Engine, "__init__", switched(self._observe_engine)))
+        except AttributeError:
+            _logger.debug("this SQLAlchemy has other engines than we know; its pools have no good names")
+
+    def _install(self, *patches: Patch) -> None:
+        """Install all of them, or none."""
+        for patch in patches:
+            if patch.name not in vars(patch.owner):
+                raise AttributeError(patch.name)
+        for patch in patches:
+            patch.install()
+            self._patches.append(patch)
+
+    def _observe_checkout(self, bound: Callable[..., Any], switch: Switch) -> Any:
+        # Without `__func__` it is somebody else's replacement, which is no class method.
+        get: Callable[..., Any] = getattr(bound, "__func__", None) or (lambda cls, pool: bound(pool))
+        enrol, sent_away = self._enrol, self._sent_away
+
+        @functools.wraps(bound)
+        def checkout(cls: Any, pool: Any) -> Any:
+            if not switch.is_on:
+                return get(cls, pool)
+            try:
+                counts: ConnectionPoolProbe | None = pool._otel_concurrency_pool
+            except AttributeError:
+                counts = enrol(pool)
+            if counts is None:
+                return get(cls, pool)
+            asked = counts.asks()
+            try:
+                fairy = get(cls, pool)
+            except sent_away:
+                counts.is_denied(asked)
+                raise
+            except BaseException:
+                counts.gives_up(asked)
+                raise
+            counts.has(asked, id(fairy._connection_record))
+            return fairy
+
+        return classmethod(checkout)
+
+    def _observe_engine(self, original: Callable[..., None], switch: Switch) -> Any:
+        mark = self._mark
+
+        @functools.wraps(original)
+        def __init__(  # noqa: N807
+            self: Any, pool: Any, dialect: Any, url: Any, *args: Any, **kwargs: Any
+        ) -> None:
+            original(self, pool, dialect, url, *args, **kwargs)
+            if switch.is_on:
+                try:
+                    mark(dialect, NAME_KEY, _name_of(url))
+                except Exception:
+                    _logger.debug("an engine has no address that we know", exc_info=True)
+
+        return __init__
+
+    def _enrol(self, pool: Any) -> ConnectionPoolProbe | None:
+        counts: ConnectionPoolProbe | None = None
+        try:
+            if not any(kind.__name__ in _NOT_OBSERVED for kind in type(pool).__mro__):
+                dialect = pool._dialect
+                named = getattr(dialect, NAME_KEY, None) or getattr(dialect, "name", None) or "sqlalchemy"
+                counts = self._probe.pool(pool.logging_name or named, pool, _level)
+            self._mark(pool, POOL_KEY, counts)
+        except Exception:
+            _logger.debug("a pool of SQLAlchemy's is not observed", exc_info=True)
+        return counts
+
+    def _mark(self, marked: Any, key: str, value: object) -> None:
+        setattr(marked, key, value)
+        number, known = id(marked), self._marked
+        known[number] = weakref.ref(marked, lambda _: known.pop(number, None))
+
+
+def _observe_checkin(original: Callable[..., Any], switch: Switch) -> Any:
+    @functools.wraps(original)
+    def checkin(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if switch.is_on:
+            # Before, not after: then the next one may have it already.
+            _give_back(self._ConnectionRecord__pool, self)
+        return original(self, *args, **kwargs)
+
+    return checkin
+
+
+def _observe_detach(original: Callable[..., Any], switch: Switch) -> Any:
+    @functools.wraps(original)
+    def detach(self: Any) -> Any:
+        if switch.is_on:
+            _give_back(self._pool, self._connection_record)
+        return original(self)
+
+    return detach
+
+
+def _give_back(pool: Any, record: object) -> None:
+    try:
+        counts: ConnectionPoolProbe | None = pool._otel_concurrency_pool
+    except AttributeError:  # somebody had it before we were there
+        return
+    if counts is not None:
+        counts.gives_back(id(record))
+
+
+def _observe_connect(original: Callable[..., Any], switch: Switch) -> Any:
+    @functools.wraps(original)
+    def __connect(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if not switch.is_on:
+            return original(self, *args, **kwargs)
+        began_ns = time.monotonic_ns()
+        result = original(self, *args, **kwargs)
+        counts = getattr(self._ConnectionRecord__pool, POOL_KEY, None)
+        if counts is not None:
+            counts.created(time.monotonic_ns() - began_ns)
+        return result
+
+    return __connect
+
+
+def _name_of(url: Any) -> str:
+    """Return how pools of an engine's URL are called; its user and password are left out."""
+    if url.host:
+        return pool_name(url.host, url.port, url.database)
+    return pool_name(url.get_backend_name(), None, url.database)
+
+
+def _level(pool: Any) -> ConnectionLevel:
+    counts: ConnectionPoolProbe = getattr(pool, POOL_KEY)
+    used, pending = len(counts.held), len(counts.waits)
+    if (queue := getattr(pool, "_pool", None)) is not None:  # QueuePool and its asyncio twin
+        size, overflow = queue.maxsize, pool._max_overflow
+        return ConnectionLevel(
+            used,
+            sum(record.dbapi_connection is not None for record in _waiting_in(queue)),
+            pending,
+            limit=None if overflow < 0 else size + overflow,
+            idle_max=size or None,
+        )
+    if (records := getattr(pool, "_all_conns", None)) is not None:  # SingletonThreadPool
+        return ConnectionLevel(used, max(len(records) - used, 0), pending)
+    return ConnectionLevel(used, None, pending)
+
+
+def _waiting_in(queue: Any) -> Iterable[Any]:
+    """Return what is in a queue of SQLAlchemy's, a thread's or asyncio's; nothing is made for that."""
+    records: Iterable[Any] | None = getattr(queue, "queue", None)
+    if records is None:
+        records = getattr(vars(queue).get("_queue"), "_queue", ())
+    return list(records or ())
