@@ -115,7 +115,7 @@ class AiohttpConnectorHook:
             try:
                 return await original(connector, req, *args, **kwargs)
             finally:
-                self._end_wait(task)
+                self._end_wait(task, switch)
 
         @functools.wraps(original)
         def connect(connector: Any, req: Any, *args: Any, **kwargs: Any) -> Awaitable[Any]:
@@ -131,14 +131,14 @@ class AiohttpConnectorHook:
         @functools.wraps(original)
         def _get(connector: Any, *args: Any) -> Any:
             if self._waits:
-                self._end_wait(asyncio.current_task())
+                self._end_wait(asyncio.current_task(), switch)
             return original(connector, *args)
 
         return _get
 
-    def _end_wait(self, task: object) -> None:
+    def _end_wait(self, task: object, switch: Switch) -> None:
         wait = self._waits.pop(task, None)
-        if wait is not None:
+        if wait is not None and switch.is_on:
             key, began_ns = wait
             self._fence(self._tell, key, now_ns() - began_ns)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from opentelemetry.test._otlp_test_server import OtlpProtoTestServer
 
 from tests.e2e.conftest import Run, environ_for
@@ -83,3 +84,82 @@ def test_plain_functions_are_measured_and_stay_in_their_trace(
     assert last["task.queue.duration",] >= 0.1  # what the third of the held ones waited for
     assert last["task.duration", "__main__.hold"] >= 0.2  # two of them were held that long
     assert last["task.duration", "__main__.endpoint"] < last["task.duration", "__main__.hold"]
+
+
+CLIFF = """
+    import asyncio, json, time
+    import uvicorn
+    from fastapi import FastAPI, Request
+
+    app = FastAPI()
+    arrived, everybody = [], asyncio.Event()
+
+    @app.get("/plain")
+    def plain(request: Request):
+        began = time.monotonic()
+        time.sleep({seconds})
+        return began - request.scope["state"]["asked"]
+
+    async def at_once(scope, receive, send):
+        if scope["type"] == "http":
+            arrived.append(scope)
+            if len(arrived) == {requests}:
+                everybody.set()
+            await everybody.wait()
+            scope["state"]["asked"] = time.monotonic()
+        await app(scope, receive, send)
+
+    async def get(port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /plain HTTP/1.1\\r\\nHost: shop\\r\\nConnection: close\\r\\n\\r\\n")
+        answer = await reader.read()
+        writer.close()
+        return float(answer.rpartition(b"\\r\\n")[2])
+
+    async def main():
+        config = uvicorn.Config(at_once, port=0, log_level="warning", loop="none")
+        server = uvicorn.Server(config)
+        serving = asyncio.ensure_future(server.serve())
+        while not server.started:
+            await asyncio.sleep(0.01)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        waited = await asyncio.gather(*(get(port) for _ in range({requests})))
+        server.should_exit = True
+        await serving
+        print(json.dumps(waited))
+
+    {run}
+"""
+RUNS = {"asyncio": "asyncio.run(main())", "uvloop": "import uvloop; uvloop.run(main())"}
+
+
+@pytest.mark.parametrize("loop", RUNS)
+def test_the_cliff_of_forty_tokens(run: Run, receiver: OtlpProtoTestServer, loop: str) -> None:
+    """Eighty plain functions at once that sleep 1.5 s each: forty run, and the others wait that long."""
+    seconds, tokens, requests = 1.5, 40, 80
+    ended = run(CLIFF.format(seconds=seconds, requests=requests, run=RUNS[loop]), env=environ_for(receiver))
+    assert (ended.code, ended.err) == (0, "")
+    truth = sorted(ended.said())  # what the functions saw: later on a busy machine
+    told = sorted(
+        next(
+            pair.value.double_value
+            for pair in each.span.attributes
+            if pair.key == "concurrency.wait.executor"
+        )
+        for each in receiver.drain_spans()
+        if each.span.kind == each.span.SPAN_KIND_SERVER
+    )
+    assert len(told) == requests
+    assert max(told[:tokens]) <= 0.05 * seconds + max(truth[:tokens])
+    waited = zip(told[-tokens:], truth[-tokens:], strict=True)
+    assert [each for each in waited if not 0.95 * seconds <= each[0] <= 1.05 * max(seconds, each[1])] == []
+
+    queues = [
+        point
+        for each in receiver.drain_metrics()
+        if each.metric.name == "python.executor.task.queue.duration"
+        for point in each.metric.exponential_histogram.data_points
+    ]
+    assert queues[-1].count == requests
+    assert queues[-1].sum == pytest.approx(sum(told), rel=0.001)
+    assert queues[-1].max == pytest.approx(told[-1], rel=0.001)
