@@ -71,7 +71,8 @@ class StallReports:
         self._functions: set[str] = set()
         self._counts: dict[tuple[int | None, str, str, str], int] = {}
         self._durations: dict[tuple[int | None, str, str], Histogram] = {}
-        self._last: dict[tuple[str, str, str, int], tuple[int, int]] = {}
+        self._last: dict[tuple[str, str, int], tuple[int, int]] = {}
+        self._left_out: dict[int, int | None] = {}  # of those that are on: like ones before; None: itself
         self._started: set[int] = set()  # of those that are on
         self._counted: set[int] = set()  # the same
         self._span_events: dict[int, SpanEvent] = {}
@@ -115,6 +116,7 @@ class StallReports:
             self._durations.setdefault((*_loop(stall), stall.cause), Histogram()).observe(stall.duration_ns)
         took = f"{stall.duration_ns / 1e9:.3f} s"
         self._emit(names.STALL_ENDED, stall, f"{_where(stall)} stalled for {took}: {_why(stall)}")
+        self._left_out.pop(id(stall), None)
 
     def collect(self) -> Iterable[Reading]:
         """Read the numbers."""
@@ -164,17 +166,25 @@ class StallReports:
             self._functions.add(function)
         return function
 
+    def _admit(self, stall: Stall, now: int) -> int | None:
+        """Return how many like stalls were left out before this one; None: this one is left out, whole."""
+        if id(stall) in self._left_out:
+            return self._left_out[id(stall)]
+        # With the place: under a web server the function is the same for all endpoints.
+        key = (stall.function, stall.file, stall.line)
+        last_ns, before = self._last.get(key, (0, 0))
+        is_told = not last_ns or now - last_ns >= INTERVAL_NS
+        if len(self._last) >= MAX_FUNCTIONS and key not in self._last:
+            self._last.clear()
+        self._last[key] = (now, 0) if is_told else (last_ns, before + 1)
+        self._left_out[id(stall)] = before if is_told else None
+        return self._left_out[id(stall)]
+
     def _emit(self, event: str, stall: Stall, body: str) -> None:
         now = self._clock()
-        # With the place: under a web server the function is the same for all endpoints.
-        key = (event, stall.function, stall.file, stall.line)
-        last_ns, suppressed = self._last.get(key, (0, 0))
-        if last_ns and now - last_ns < INTERVAL_NS:
-            self._last[key] = (last_ns, suppressed + 1)
+        suppressed = self._admit(stall, now)
+        if suppressed is None:
             return
-        if len(self._last) >= 2 * MAX_FUNCTIONS:
-            self._last.clear()
-        self._last[key] = (now, 0)
         attributes = _attributes(stall)
         if event == names.STALL_STARTED:
             attributes.pop(names.STALL_ELAPSED)

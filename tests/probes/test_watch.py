@@ -89,6 +89,18 @@ def test_a_long_iteration_ends_a_native_wait(stalled: Callable[[], Watched]) -> 
     assert wake.gil_ns >= 0
 
 
+def test_it_ends_when_the_iteration_becomes_a_stall_not_at_the_next_look(
+    stalled: Callable[[], Watched],
+) -> None:
+    """Looks come after one second and after two; a machine that is busy may be late by most of one."""
+    watch = make_watch()
+    if not watch.sees_stalls:
+        pytest.skip("no native probes here")
+    loop = stalled()
+    assert watch.wait((loop,), NEVER, 1000 * MS, 1200 * MS).loop == 0
+    assert 1200 * MS <= loop.timer.read().iteration_ns < 1950 * MS
+
+
 def test_a_watch_tells_who_computed_while_it_waited_for_the_gil(stalled: Callable[[], Watched]) -> None:
     watch = make_watch()
     if not watch.sees_stalls:

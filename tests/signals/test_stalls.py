@@ -15,7 +15,13 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from otel_concurrency.hooks.stalls import Stall
 from otel_concurrency.signals import names
-from otel_concurrency.signals.stalls import INTERVAL_NS, MAX_FUNCTIONS, SETTLED_NS, StallReports
+from otel_concurrency.signals.stalls import (
+    INTERVAL_NS,
+    MAX_FUNCTIONS,
+    SETTLED_LOOKS,
+    SETTLED_NS,
+    StallReports,
+)
 from tests.signals.conftest import ManualClock
 
 LOOP = {"asyncio.eventloop.id": "0", "asyncio.eventloop.type": "uvloop"}
@@ -144,6 +150,22 @@ def test_log_events_tell_it_in_the_trace_of_the_culprit_at_most_every_10_s(
         "asyncio.eventloop.stall.elapsed": 0.3,
         "otel_concurrency.events.suppressed": 2,
     }
+
+
+def test_a_stall_is_told_whole_or_not_at_all(records: InMemoryLogRecordExporter) -> None:
+    """The second begins within the 10 s of the first, and ends beyond them."""
+    clock = ManualClock(now=1_000_000 * MS)
+    reports = StallReports(clock=clock)
+    for _ in range(3):
+        each = stall(duration_ns=SETTLED_NS, looks=SETTLED_LOOKS)
+        reports.stall_seen(each)
+        reports.stall_goes_on(each)
+        clock.now += INTERVAL_NS * 2 // 3
+        reports.stall_ended(each)
+    assert [
+        (each.event_name.rpartition(".")[2], each.attributes.get("otel_concurrency.events.suppressed"))
+        for each in told(records)
+    ] == [("started", None), ("ended", None), ("started", 1), ("ended", 1)]
 
 
 def test_one_place_does_not_keep_another_of_the_same_function_quiet(

@@ -130,7 +130,8 @@ PyDoc_STRVAR(watch_wait_doc,
 "Args:\n"
 "    loops: (LoopTimer, id of its thread's CPU clock or None, native id of that thread) of each loop that runs.\n"
 "    timeout_ns: The longest wait.\n"
-"    poll_ns: How often to look, without the GIL; half as often while all of them wait.\n"
+"    poll_ns: How often to look, without the GIL; half as often while all of them wait, and at the very moment at which\n"
+"        an iteration that is on would be a stall.\n"
 "    threshold_ns: From when on an iteration is a stall.\n\n"
 "Returns:\n"
 "    (index of the loop or -1, whether the bell was rung, how long this thread at the end waited for the GIL without the\n"
@@ -194,6 +195,7 @@ watch_wait(Watch *watch, PyObject *args)
     int found = -1;
     int rung = 0;
     int rest = 0;
+    int64_t due_ns = INT64_MAX;
     int64_t ready_ns;
     int64_t delayed_ns;
     Py_INCREF(loops);
@@ -206,15 +208,21 @@ watch_wait(Watch *watch, PyObject *args)
         }
         /* What begins after a rest is looked at before it is a stall, and from then on as often as ever. */
         int64_t look_ns = rest && 2 * poll_ns <= threshold_ns ? 2 * poll_ns : poll_ns;
+        look_ns = due_ns < look_ns ? due_ns : look_ns;
         int64_t sleep_ns = count > 0 && look_ns < left_ns ? look_ns : left_ns;
         if (PyThread_acquire_lock_timed(watch->bell, sleep_ns / 1000 + 1, 0) == PY_LOCK_ACQUIRED) {
             rung = 1;
             break;
         }
         rest = 1;
+        due_ns = INT64_MAX; /* until an iteration that is on will have lasted long enough */
         for (int i = 0; i < count; i++) {
-            if (watched_look(&watched[i]) >= threshold_ns && found < 0) {
+            int64_t lasted_ns = watched_look(&watched[i]);
+            if (lasted_ns >= threshold_ns && found < 0) {
                 found = i;
+            }
+            if (lasted_ns >= 0 && threshold_ns - lasted_ns < due_ns) {
+                due_ns = threshold_ns - lasted_ns;
             }
             rest &= watched_rests(&watched[i]);
         }
