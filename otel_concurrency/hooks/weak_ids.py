@@ -36,9 +36,18 @@ class WeakIds(Generic[V]):
 
     def put(self, it: object, value: V) -> None:
         """Keep a value, in place of any before."""
+        reference = self._reference(it, value)
+        self._known[reference.key] = reference
+
+    def setdefault(self, it: object, value: V) -> V:
+        """Keep a value if there is none yet, and return what is kept: the same to all threads."""
+        reference = self._reference(it, value)
+        return self._known.setdefault(reference.key, reference).value
+
+    def _reference(self, it: object, value: V) -> _Known[V]:
         reference: _Known[V] = _Known(it, self._forget)
         reference.key, reference.value = id(it), value
-        self._known[reference.key] = reference
+        return reference
 
     def get(self, it: object) -> V | None:
         """Return the value, or None."""

@@ -9,6 +9,8 @@ from opentelemetry import context as opentelemetry_context
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
 
 from otel_concurrency.hooks import fork
+from otel_concurrency.hooks.psycopg_pools import PsycopgPoolHook
+from otel_concurrency.hooks.redis_pools import RedisPoolHook
 from otel_concurrency.hooks.sqlalchemy_pools import SQLAlchemyPoolHook
 from otel_concurrency.probes.connections import ConnectionProbe
 from otel_concurrency.signals.connection_metrics import ConnectionMetrics
@@ -28,7 +30,7 @@ class Hook(Protocol):
         ...
 
 
-HOOKS: tuple[Callable[[ConnectionProbe], Hook], ...] = (SQLAlchemyPoolHook,)
+HOOKS: tuple[Callable[[ConnectionProbe], Hook], ...] = (PsycopgPoolHook, RedisPoolHook, SQLAlchemyPoolHook)
 """One for each library."""
 
 
