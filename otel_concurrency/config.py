@@ -279,6 +279,12 @@ class Config:
         "true or false",
         "`false`: the connection pools of databases are left alone, and there are no metrics of them.",
     )
+    celery: bool = _setting(
+        True,
+        read_bool,
+        "true or false",
+        "`false`: the tasks of Celery are not counted, and their messages get no time of being sent.",
+    )
     native: bool = _setting(
         True,
         read_bool,
@@ -443,6 +449,7 @@ class Options(TypedDict, total=False):
     failures: bool
     threads: bool
     connection_pools: bool
+    celery: bool
     native: bool
     max_coroutines: int
     max_error_types: int
@@ -515,6 +522,13 @@ class ThreadOptions:
     """Options of `concurrency_threading` in a configuration file; None leaves the variable or the default."""
 
     native: bool | None = None
+    max_error_types: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CeleryOptions:
+    """Options of `concurrency_celery` in a configuration file; None leaves the variable or the default."""
+
     max_error_types: int | None = None
 
 

@@ -56,6 +56,7 @@ _SWITCHES = {  # instrumentor of ours: the setting that turns it off
     "concurrency_stalls": "stall_threshold",
     "concurrency_threading": "threads",
     "concurrency_anyio": "threads",
+    "concurrency_celery": "celery",
 }
 _GROUP = "opentelemetry_instrumentor"
 _OURS = "otel_concurrency."

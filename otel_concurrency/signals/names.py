@@ -1,8 +1,8 @@
 """Every instrument and attribute key that we emit, once; `docs/metrics.md` is printed from here.
 
 Names follow the semantic conventions' `naming.md`. `code.function.name`, `error.type`, `thread.*` and
-`process.pid` are registered there; the `asyncio.*`, `python.*`, `cpython.gc.pause.*`, `cpython.gil.*` and
-`otel_concurrency.*` ones are ours.
+`process.pid` are registered there; the `asyncio.*`, `python.*`, `cpython.gc.pause.*`, `cpython.gil.*`,
+`celery.*` and `otel_concurrency.*` ones are ours.
 """
 
 from __future__ import annotations
@@ -74,6 +74,11 @@ DISK_IO_DIRECTION = "disk.io.direction"
 
 CODE_FILE_PATH = "code.file.path"
 CODE_LINE_NUMBER = "code.line.number"
+CELERY_TASK_NAME = "celery.task.name"
+CELERY_TASK_OUTCOME = "celery.task.outcome"
+CELERY_TASK_ID = "celery.task.id"
+CELERY_TASK_TRY = "celery.task.try"
+MESSAGING_DESTINATION = "messaging.destination.name"
 SUPPRESSED = "otel_concurrency.events.suppressed"
 FAILURE_KIND = "python.failure.kind"
 CANCELLATION_REASON = "asyncio.cancellation.reason"
@@ -111,7 +116,8 @@ ATTRIBUTE_MEANINGS = {
     "somebody reschedules it",
     EXECUTOR_NAME: "the pool's `thread_name_prefix` with digits cut, `asyncio` for an event loop's default "
     "executor, else where it was made, `module:line`; `_other` beyond the limit",
-    EXECUTOR_TYPE: "`thread`, `process`, `interpreter`, `anyio`, `trio` or `mp_pool` (of multiprocessing)",
+    EXECUTOR_TYPE: "`thread`, `process`, `interpreter`, `anyio`, `trio`, `mp_pool` (of multiprocessing), or "
+    "`celery`: a worker's pool, by the name of its kind",
     EXECUTOR_TASK_OUTCOME: "`finished`, `failed`, or `cancelled` before it began",
     WORKER_STATE: "`active`: runs something; `idle`: waits for work",
     CRASH_REASON: "how a worker was lost: a signal's name, `exit <code>`, or an exception's type",
@@ -182,6 +188,13 @@ ATTRIBUTE_MEANINGS = {
     EXCEPTION_MESSAGE: "what it says",
     EXCEPTION_STACKTRACE: "its traceback, and those of its causes; the innermost 100 frames",
     COROUTINE_NAME: "`module.qualname` of the failed task's coroutine function",
+    CELERY_TASK_NAME: "the task's name; `_other` beyond 50, `_unknown` where no task answers to a message",
+    CELERY_TASK_OUTCOME: "`finished`, `failed`, `retried`, `ignored`, `rejected`, `requeued` (rejected, to "
+    "be delivered again), or `revoked`",
+    CELERY_TASK_ID: "the task's id, the same in all its tries",
+    CELERY_TASK_TRY: "which try it is; the first is `0`",
+    MESSAGING_DESTINATION: "routing key of the message, with Celery's own queues the queue's name; `_other` "
+    "beyond 16",
     SUPPRESSED: "like events since the last one that was emitted, left out",
     PROCESS_PID: "process that emitted the log record; of spans and metrics it is in the resource",
     THREAD_ID: "`threading.get_ident()` of the thread that started the span or emitted the log record",
@@ -228,6 +241,8 @@ TASK_SPAN_ATTRIBUTES = (
     *(TASK_SPAN_BUSY_TIME, TASK_SPAN_STEPS, TASK_SPAN_START_DELAY),
 )
 """What the span of a task carries; the last three only where steps are seen."""
+
+CELERY_DUPLICATE = "celery.task.duplicate"
 
 SHUTDOWN_STARTED = "process.shutdown.started"
 SHUTDOWN_PROGRESS = "process.shutdown.progress"
@@ -308,6 +323,10 @@ EVENTS = {
     POOL_EXHAUSTED: (
         "Somebody waited for a connection in vain, until the pool gave up; one in 10 s of each pool",
         (CONNECTION_POOL, POOL_WAIT_TIME, CONNECTION_HOLDERS, SUPPRESSED),
+    ),
+    CELERY_DUPLICATE: (
+        "A task was run again that a run had brought to its end before; one in 10 s of each name",
+        (CELERY_TASK_NAME, CELERY_TASK_ID, CELERY_TASK_TRY, CELERY_TASK_OUTCOME, SUPPRESSED),
     ),
     SHUTDOWN_STARTED: (
         "SIGTERM came to its default action; or the main thread ended, and a second later not all is over",
@@ -704,6 +723,51 @@ HTTP_CONNECTION_TIMEOUTS = Instrument(
     "Requests that waited too long for a connection: `PoolTimeout` of httpx",
     _SERVER,
 )
+CELERY_COMPLETED = Instrument(
+    "celery.task.completed",
+    "{task}",
+    "counter",
+    "Tries of Celery's tasks that ended, each once, however often its message was delivered",
+    (CELERY_TASK_NAME, CELERY_TASK_OUTCOME, ERROR_TYPE),
+)
+CELERY_DUPLICATES = Instrument(
+    "celery.task.duplicates",
+    "{run}",
+    "counter",
+    "Runs of a try that a run of this worker had brought to its end before; not among the completed",
+    (CELERY_TASK_NAME,),
+)
+CELERY_REDELIVERED = Instrument(
+    "celery.task.redelivered",
+    "{run}",
+    "counter",
+    "Runs of a message that the broker had delivered before",
+    (CELERY_TASK_NAME,),
+)
+CELERY_RETRIES = Instrument(
+    "celery.task.retries", "{retry}", "counter", "Further tries that were asked for", (CELERY_TASK_NAME,)
+)
+CELERY_QUEUE_DURATION = Instrument(
+    "celery.task.queue.duration",
+    "s",
+    "histogram",
+    "From a message being sent, or from its ETA, to its run; 0 where the sender's clock is ahead",
+    (CELERY_TASK_NAME, MESSAGING_DESTINATION),
+)
+CELERY_PREFETCH_DURATION = Instrument(
+    "celery.task.prefetch.duration",
+    "s",
+    "histogram",
+    "From a message coming in at the worker, or from its ETA, to its run",
+    (CELERY_TASK_NAME,),
+)
+CELERY_DURATION = Instrument(
+    "celery.task.duration",
+    "s",
+    "histogram",
+    "From the begin of a run to its end, duplicates included",
+    (CELERY_TASK_NAME, CELERY_TASK_OUTCOME),
+)
 PROCESS_MEMORY_USAGE = Instrument(
     "process.memory.usage", "By", "updowncounter", "Physical memory in use (resident set)"
 )
@@ -903,6 +967,13 @@ INSTRUMENTS = (
     HTTP_PENDING_REQUESTS,
     HTTP_CONNECTION_WAIT_TIME,
     HTTP_CONNECTION_TIMEOUTS,
+    CELERY_COMPLETED,
+    CELERY_DUPLICATES,
+    CELERY_REDELIVERED,
+    CELERY_RETRIES,
+    CELERY_QUEUE_DURATION,
+    CELERY_PREFETCH_DURATION,
+    CELERY_DURATION,
     PROCESS_MEMORY_USAGE,
     PROCESS_MEMORY_VIRTUAL,
     PROCESS_CPU_TIME,

@@ -41,7 +41,7 @@ def test_every_name_stands_once():
         name
         for name in listed
         if not re.fullmatch(
-            r"(asyncio|python|cpython|process|http|db\.client|otel_concurrency)(\.[a-z_]+)+", name
+            r"(asyncio|celery|python|cpython|process|http|db\.client|otel_concurrency)(\.[a-z_]+)+", name
         )
     ] == []
 
