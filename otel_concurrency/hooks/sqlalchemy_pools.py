@@ -125,8 +125,8 @@ class SQLAlchemyPoolHook:
             except sent_away:
                 counts.is_denied(asked)
                 raise
-            except BaseException:
-                counts.gives_up(asked)
+            except BaseException as error:
+                counts.gives_up(asked, error)
                 raise
             counts.has(asked, id(fairy._connection_record))
             return fairy

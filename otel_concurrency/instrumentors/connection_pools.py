@@ -9,6 +9,7 @@ from opentelemetry import context as opentelemetry_context
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
 
 from otel_concurrency.hooks import fork
+from otel_concurrency.hooks.asyncpg_pools import AsyncpgPoolHook
 from otel_concurrency.hooks.psycopg_pools import PsycopgPoolHook
 from otel_concurrency.hooks.redis_pools import RedisPoolHook
 from otel_concurrency.hooks.sqlalchemy_pools import SQLAlchemyPoolHook
@@ -30,7 +31,12 @@ class Hook(Protocol):
         ...
 
 
-HOOKS: tuple[Callable[[ConnectionProbe], Hook], ...] = (PsycopgPoolHook, RedisPoolHook, SQLAlchemyPoolHook)
+HOOKS: tuple[Callable[[ConnectionProbe], Hook], ...] = (
+    AsyncpgPoolHook,
+    PsycopgPoolHook,
+    RedisPoolHook,
+    SQLAlchemyPoolHook,
+)
 """One for each library."""
 
 

@@ -34,6 +34,8 @@ AT_ONCE_NS = 50_000
 MAX_EXEMPLARS = 1_000
 """Waits between two readings that may become exemplars."""
 
+_LET_GO = ("GeneratorExit", "GreenletExit")
+
 _T = TypeVar("_T")
 _logger = logging.getLogger(__name__)
 
@@ -157,11 +159,16 @@ class ConnectionPoolProbe:
         else:
             self._probe.waited(self, self._row, ns)
 
-    def gives_up(self, asked: int) -> None:
-        """Note that somebody does not wait any more: it was cancelled, or no connection could be made."""
+    def gives_up(self, asked: int, error: BaseException | None = None) -> None:
+        """Note that somebody does not wait any more: it was cancelled, or no connection could be made.
+
+        Args:
+            asked: As for `has`.
+            error: Why; a coroutine or greenlet that is let go of is in no place to tell anything.
+        """
         now_ns = time.monotonic_ns()
         ns = now_ns - self.waits.pop(asked, now_ns)
-        if ns >= AT_ONCE_NS:
+        if ns >= AT_ONCE_NS and type(error).__name__ not in _LET_GO:
             self._probe.tell_waited(self.name, ns)
 
     def is_denied(self, asked: int) -> None:
@@ -225,13 +232,16 @@ class ConnectionProbe:
         for pool in list(self._alive):
             pool.begin(self._row(pool.name))
 
-    def pool(self, name: str, anchor: _T, level: Callable[[_T], ConnectionLevel]) -> ConnectionPoolProbe:
+    def pool(
+        self, name: str, anchor: _T, level: Callable[[_T], ConnectionLevel | None]
+    ) -> ConnectionPoolProbe:
         """Return the probe of a pool that nobody has told of yet.
 
         Args:
             name: Pools of one name share a row.
             anchor: The pool itself, or what lives as long; kept weakly.
-            level: Tells how full it is, asked when somebody reads; what it refers to stays alive.
+            level: Tells how full it is, asked when somebody reads; None once it is closed. What it refers to
+                stays alive.
         """
         if name not in self._rows and len(self._rows) >= MAX_POOLS:
             name = OTHER
@@ -260,7 +270,8 @@ class ConnectionProbe:
             anchor = reference()
             if anchor is not None:
                 try:
-                    levels.append((pool.name, level(anchor)))
+                    if (found := level(anchor)) is not None:
+                        levels.append((pool.name, found))
                 except Exception:
                     self._complain("how full a connection pool is cannot be told")
         return levels
