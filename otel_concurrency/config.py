@@ -321,6 +321,12 @@ class Config:
         "true or false",
         "`false`: the connection pools of aiohttp's and httpx's clients are left alone, and not measured.",
     )
+    http_servers: bool = _setting(
+        True,
+        read_bool,
+        "true or false",
+        "`false`: nobody knows which requests aiohttp's server, Starlette and FastAPI have open.",
+    )
     subprocesses: bool = _setting(
         True,
         read_bool,
@@ -456,6 +462,7 @@ class Options(TypedDict, total=False):
     keep_upstream: list[str] | tuple[str, ...] | set[str] | frozenset[str]
     http_inner_spans: bool
     http_clients: bool
+    http_servers: bool
     subprocesses: bool
     inherit_trace: bool
     log_identity: bool

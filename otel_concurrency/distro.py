@@ -50,6 +50,7 @@ _SWITCHES = {  # instrumentor of ours: the setting that turns it off
     "concurrency_event_loops": "event_loops",
     "concurrency_failures": "failures",
     "concurrency_http_clients": "http_clients",
+    "concurrency_http_servers": "http_servers",
     "concurrency_process_pools": "process_pools",
     "concurrency_process": "process_metrics",
     "concurrency_runtime": "runtime_metrics",

@@ -19,6 +19,7 @@ FOUND_BY_OPENTELEMETRY = {
     ("opentelemetry_instrumentor", "concurrency_event_loops"),
     ("opentelemetry_instrumentor", "concurrency_failures"),
     ("opentelemetry_instrumentor", "concurrency_http_clients"),
+    ("opentelemetry_instrumentor", "concurrency_http_servers"),
     ("opentelemetry_instrumentor", "concurrency_process"),
     ("opentelemetry_instrumentor", "concurrency_process_pools"),
     ("opentelemetry_instrumentor", "concurrency_threading"),

@@ -16,6 +16,8 @@ from opentelemetry.context import Context
 
 _variable: Any = getattr(opentelemetry_context._RUNTIME_CONTEXT, "_current_context", None)
 is_default = isinstance(_variable, ContextVar)
+variable: ContextVar[Context] | None = _variable if is_default else None
+"""Has the current context; None with another runtime context."""
 
 replaced: Mapping[str, object] = (
     vars(opentelemetry_context._RUNTIME_CONTEXT) if is_default else {"attach": None}

@@ -55,9 +55,11 @@ GC_GENERATION = "cpython.gc.generation"
 COMPONENT = "otel_concurrency.component"
 
 HTTP_CONNECTION_STATE = "http.connection.state"
+HTTP_REQUEST_METHOD = "http.request.method"
 HTTP_POOL_NAME = "http.client.connection.pool.name"
 SERVER_ADDRESS = "server.address"
 SERVER_PORT = "server.port"
+URL_SCHEME = "url.scheme"
 
 WORK_QUEUE_TIME = "python.executor.task.queue.time"
 TASK_SPAN_BUSY_TIME = "asyncio.task.busy.time"
@@ -150,6 +152,8 @@ ATTRIBUTE_MEANINGS = {
     REQUEST_EXECUTOR_WAIT: "what the work items that the request handed to thread and process pools waited "
     "for a worker, one added to the other, in seconds; absent without any",
     HTTP_CONNECTION_STATE: "`active`: serves a request; `idle`: kept for the next one",
+    HTTP_REQUEST_METHOD: "`GET` and the like; `_OTHER`, if it is none that is known",
+    URL_SCHEME: "`http` or `https`",
     HTTP_POOL_NAME: "where the client's session was made, `module:line`; `_other` beyond the limit",
     SERVER_ADDRESS: "host of the URL, `_other` beyond the limit",
     SERVER_PORT: "port of the URL",
@@ -768,6 +772,13 @@ CELERY_DURATION = Instrument(
     "From the begin of a run to its end, duplicates included",
     (CELERY_TASK_NAME, CELERY_TASK_OUTCOME),
 )
+HTTP_ACTIVE_REQUESTS = Instrument(
+    "http.server.active_requests",
+    "{request}",
+    "updowncounter",
+    "Requests that aiohttp's server, Starlette or FastAPI has open; where nobody else emits this metric",
+    (HTTP_REQUEST_METHOD, URL_SCHEME),
+)
 PROCESS_MEMORY_USAGE = Instrument(
     "process.memory.usage", "By", "updowncounter", "Physical memory in use (resident set)"
 )
@@ -974,6 +985,7 @@ INSTRUMENTS = (
     CELERY_QUEUE_DURATION,
     CELERY_PREFETCH_DURATION,
     CELERY_DURATION,
+    HTTP_ACTIVE_REQUESTS,
     PROCESS_MEMORY_USAGE,
     PROCESS_MEMORY_VIRTUAL,
     PROCESS_CPU_TIME,
