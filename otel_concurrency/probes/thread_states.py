@@ -24,6 +24,7 @@ from typing import NamedTuple
 from otel_concurrency.probes import quiet_thread
 from otel_concurrency.probes.process import PROC, list_folder, read_file
 from otel_concurrency.probes.thread_frames import thread_frames
+from otel_concurrency.probes.thread_waits import waits_for
 
 RUNNING = "running"
 SYSCALL = "syscall"
@@ -49,6 +50,7 @@ _WAITING_IN = ("threading", "queue")
 _WORKER_LOOPS = {
     ("concurrent.futures.thread", "_worker"),
     ("multiprocessing.pool", "worker"),
+    ("multiprocessing.queues", "_feed"),
     ("anyio._backends._asyncio", "run"),
     ("trio._core._thread_cache", "_work"),
 }
@@ -70,11 +72,13 @@ class ThreadSample:
         cpu_ns: CPU time by group, ns, since this process began; only grows. What a thread took between the
             last sample that saw it and its end is not in it.
         main_is_alive: False once the main thread has ended, as long as others keep the process going.
+        waiting: How many Python threads wait for others, by what for; workers without work do not.
     """
 
     states: Mapping[tuple[str, str], int]
     cpu_ns: Mapping[str, int]
     main_is_alive: bool
+    waiting: Mapping[str, int]
 
 
 class ThreadSampler:
@@ -113,7 +117,7 @@ class ThreadSampler:
                 cpu_ns[native_id] = taken
             if thread is not None:
                 states[native_id] = self._state(native_id)
-        self._tell_idle_workers(states, threads)
+        waiting = self._look_inside(states, threads)
         self._look_again(states, cpu_ns)
         self._add_up(cpu_ns, threads, found)
         return ThreadSample(
@@ -124,6 +128,7 @@ class ThreadSampler:
             ),
             cpu_ns=dict(self._cpu_ns),
             main_is_alive=_main_is_alive(threads.values()),
+            waiting=Counter(kind for native_id, kind in waiting.items() if states.get(native_id) != RUNNING),
         )
 
     def _begin(self) -> None:
@@ -162,13 +167,24 @@ class ThreadSampler:
         fields = (read_file(f"{self._tasks}/{native_id}/stat") or b"").rpartition(b")")[2].split()
         return {b"R": RUNNING, b"D": SYSCALL}.get(fields[0], UNKNOWN) if fields else UNKNOWN
 
-    def _tell_idle_workers(self, states: dict[int, str], threads: Mapping[int, PythonThread]) -> None:
-        if LOCK_OR_GIL not in states.values():
-            return
-        frames = thread_frames()
-        for native_id, state in states.items():
-            if state == LOCK_OR_GIL and _waits_for_work(frames.get(threads[native_id].ident)):
-                states[native_id] = IDLE_WORKER
+    def _look_inside(self, states: dict[int, str], threads: Mapping[int, PythonThread]) -> dict[int, str]:
+        """Tell workers without work from others that may be at a lock; returns what these wait for."""
+        waiting: dict[int, str] = {}
+        may_wait = [
+            (native_id, thread.ident)
+            for native_id, thread in threads.items()
+            if states.get(native_id, UNKNOWN) in (LOCK_OR_GIL, UNKNOWN) and not is_internal(thread)
+        ]
+        frames = thread_frames() if may_wait else {}
+        for native_id, ident in may_wait:
+            frame = frames.get(ident)
+            kind = waits_for(frame)
+            if _waits_for_work(frame):
+                if states.get(native_id) == LOCK_OR_GIL:
+                    states[native_id] = IDLE_WORKER
+            elif kind is not None:
+                waiting[native_id] = kind
+        return waiting
 
     def _look_again(self, states: dict[int, str], cpu_ns: dict[int, int]) -> None:
         """See who of those at a lock runs as soon as we let go of the GIL: our looking kept it from that."""

@@ -34,6 +34,7 @@ EXECUTOR_TASK_OUTCOME = "python.executor.task.outcome"
 WORKER_STATE = "python.executor.worker.state"
 CRASH_REASON = "python.executor.worker.crash.reason"
 THREAD_STATE = "python.thread.state"
+THREAD_SYNC_TYPE = "python.thread.sync.type"
 STALL_CAUSE = "asyncio.eventloop.stall.cause"
 STALL_ELAPSED = "asyncio.eventloop.stall.elapsed"
 STALL_CALL = "asyncio.eventloop.stall.call"
@@ -126,6 +127,8 @@ ATTRIBUTE_MEANINGS = {
     THREAD_STATE: "`running`: on a CPU or ready for one; `syscall`: in the kernel; `sleep`; `lock_or_gil`: "
     "waits for either; `idle_worker`: waits for work (`lock_or_gil` in a process of several interpreters, or "
     "without a GIL); `unknown`: beyond 200 threads, or not to be seen here",
+    THREAD_SYNC_TYPE: "`condition`, `event`, `semaphore`, `barrier`, `queue_get`, `queue_put`, `queue_join`, "
+    "`thread_join`, or `future`: the result of a work item",
     CPU_MODE: "`user` or `system`",
     CONTEXT_SWITCH_TYPE: "`voluntary` or `involuntary`",
     PAGING_FAULT_TYPE: "`minor`, or `major`: read from disk",
@@ -839,6 +842,15 @@ THREAD_CPU_TIME = Instrument(
     "CPU time of threads, as of the last collection that saw each; the SDK's and ours are left out",
     (THREAD_NAME,),
 )
+THREAD_SYNC_WAITING = Instrument(
+    "python.thread.sync.waiting",
+    "{thread}",
+    "updowncounter",
+    "Threads that wait for another one in a function of `threading`, `queue` or `concurrent.futures`, "
+    "sampled at the collection by their frames; a plain `threading.Lock` has none. Workers without work are "
+    "left out",
+    (THREAD_SYNC_TYPE,),
+)
 MAIN_THREAD_ALIVE = Instrument(
     "python.thread.main.alive", "1", "gauge", "1, or 0 once the main thread has ended and others go on"
 )
@@ -1001,6 +1013,7 @@ INSTRUMENTS = (
     PROCESS_FORKS,
     THREAD_COUNT,
     THREAD_CPU_TIME,
+    THREAD_SYNC_WAITING,
     MAIN_THREAD_ALIVE,
     EVENTLOOP_STALLS,
     EVENTLOOP_STALL_DURATION,

@@ -52,6 +52,10 @@ class ThreadMetrics:
                 ],
             ),
             SumReading(
+                names.THREAD_SYNC_WAITING,
+                [({names.THREAD_SYNC_TYPE: kind}, count) for kind, count in sample.waiting.items()],
+            ),
+            SumReading(
                 names.THREAD_CPU_TIME,
                 [({names.THREAD_NAME: group}, ns) for group, ns in sample.cpu_ns.items()],
             ),

@@ -356,9 +356,7 @@ def test_looking_keeps_nothing_of_the_program_alive() -> None:
     def look() -> weakref.ref[Held]:
         held = Held()
         native_id = threading.get_native_id()
-        ThreadSampler()._tell_idle_workers(
-            {native_id: module.LOCK_OR_GIL}, {native_id: threading.current_thread()}
-        )
+        ThreadSampler()._look_inside({native_id: module.LOCK_OR_GIL}, {native_id: threading.current_thread()})
         return weakref.ref(held)
 
     gc.disable()

@@ -196,7 +196,8 @@ def test_forks_are_counted_in_the_process_that_forks(monkeypatch: pytest.MonkeyP
 def test_threads_are_told_by_name_and_state() -> None:
     class GivenSampler:
         def sample(self) -> ThreadSample:
-            return ThreadSample({("a", "running"): 1, ("a", "sleep"): 2}, {"a": 9, "_unnamed": 8}, True)
+            states = {("a", "running"): 1, ("a", "sleep"): 2}
+            return ThreadSample(states, {"a": 9, "_unnamed": 8}, True, {"event": 2})
 
     metrics = ThreadMetrics(GivenSampler(), started_unix_ns=lambda: 400)
     assert metrics.start_unix_ns == 400
@@ -208,6 +209,7 @@ def test_threads_are_told_by_name_and_state() -> None:
                 ({"thread.name": "a", "python.thread.state": "sleep"}, 2),
             ],
         ),
+        SumReading(names.THREAD_SYNC_WAITING, [({"python.thread.sync.type": "event"}, 2)]),
         SumReading(names.THREAD_CPU_TIME, [({"thread.name": "a"}, 9), ({"thread.name": "_unnamed"}, 8)]),
         GaugeReading(names.MAIN_THREAD_ALIVE, [({}, 1)]),
     ]
