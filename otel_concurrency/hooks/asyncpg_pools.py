@@ -12,13 +12,13 @@ import logging
 import time
 import weakref
 from asyncio import TimeoutError as SentAway  # its own class before CPython 3.11
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from types import ModuleType
 from typing import Any
 from urllib.parse import urlsplit
 
-from otel_concurrency.hooks.imports import when_imported
+from otel_concurrency.hooks.late_patch import LatePatch
 from otel_concurrency.hooks.patch import Patch, Switch, switched
 from otel_concurrency.probes.connections import (
     ConnectionLevel,
@@ -29,8 +29,6 @@ from otel_concurrency.probes.connections import (
 
 POOL_KEY = "_otel_concurrency_pool"
 """Attribute of a pool's queue with the pool's probe, None where it is not observed."""
-
-_MODULE = "asyncpg.pool"
 
 _logger = logging.getLogger(__name__)
 
@@ -45,41 +43,29 @@ class AsyncpgPoolHook:
     def __init__(self, probe: ConnectionProbe) -> None:
         self._probe = probe
         self._marked: dict[int, weakref.ref[Any]] = {}
-        self._patches: list[Patch] = []
-        self._stop_awaiting: Callable[[], None] | None = None
+        self._patches = LatePatch("asyncpg.pool", self._make, loss="its pools are not observed")
 
     def __repr__(self) -> str:
-        state = self._patches or ("awaits its import" if self._stop_awaiting else "removed")
-        return f"<AsyncpgPoolHook [{state}]>"
+        return f"<AsyncpgPoolHook [{self._patches}]>"
 
     def install(self) -> None:
         """Patch, now or when it is imported; a second call changes nothing."""
-        if self._stop_awaiting is None:
-            self._stop_awaiting = when_imported(_MODULE, self._join)
+        self._patches.install()
 
     def remove(self) -> None:
         """Put the originals back, and forget all pools."""
-        if self._stop_awaiting is not None:
-            self._stop_awaiting()
-            self._stop_awaiting = None
-        while self._patches:
-            self._patches.pop().remove()
+        self._patches.remove()
         for reference in list(self._marked.values()):
             if (queue := reference()) is not None:
                 vars(queue).pop(POOL_KEY, None)
         self._marked.clear()
 
-    def _join(self, module: ModuleType) -> None:
-        pool, holder = getattr(module, "Pool", None), getattr(module, "PoolConnectionHolder", None)
-        places = ((pool, "_acquire"), (holder, "_release"), (holder, "connect"))
-        if not all(hasattr(owner, name) for owner, name in places):
-            _logger.debug("this asyncpg has other pools than we know; they are not observed")
-            return
-        observers = (self._observe_acquire, _observe_release, self._observe_connect)
-        for (owner, name), observe in zip(places, observers, strict=True):
-            patch = Patch(owner, name, switched(observe))
-            patch.install()
-            self._patches.append(patch)
+    def _make(self, module: ModuleType) -> Sequence[Patch]:
+        return (
+            Patch(module.Pool, "_acquire", switched(self._observe_acquire)),
+            Patch(module.PoolConnectionHolder, "_release", switched(_observe_release)),
+            Patch(module.PoolConnectionHolder, "connect", switched(self._observe_connect)),
+        )
 
     def _observe_acquire(self, original: Callable[..., Any], switch: Switch) -> Any:
         enrolled = self._enrolled

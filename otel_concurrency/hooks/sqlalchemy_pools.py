@@ -14,11 +14,11 @@ import functools
 import logging
 import time
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from types import ModuleType
 from typing import Any
 
-from otel_concurrency.hooks.imports import when_imported
+from otel_concurrency.hooks.late_patch import LatePatch
 from otel_concurrency.hooks.patch import Patch, Switch, switched
 from otel_concurrency.probes.connections import (
     ConnectionLevel,
@@ -33,9 +33,6 @@ POOL_KEY = "_otel_concurrency_pool"
 NAME_KEY = "_otel_concurrency_pool_name"
 """Attribute of an engine's dialect, which the engine's pools share, with their name."""
 
-_BASE = "sqlalchemy.pool.base"
-_ENGINE = "sqlalchemy.engine.base"
-_CONNECT = "_ConnectionRecord__connect"
 _NOT_OBSERVED = ("StaticPool",)  # its one connection is lent to everybody at once
 
 _logger = logging.getLogger(__name__)
@@ -52,57 +49,41 @@ class SQLAlchemyPoolHook:
         self._probe = probe
         self._marked: dict[int, weakref.ref[Any]] = {}
         self._sent_away: type[Exception] = TimeoutError
-        self._patches: list[Patch] = []
-        self._undo: list[Callable[[], None]] = []
+        self._patches = (
+            LatePatch("sqlalchemy.pool.base", self._make, loss="its pools are not observed"),
+            LatePatch("sqlalchemy.engine.base", self._make_for_engines, loss="its pools have no good names"),
+        )
 
     def __repr__(self) -> str:
-        state = self._patches or ("awaits its import" if self._undo else "removed")
-        return f"<SQLAlchemyPoolHook [{state}]>"
+        return f"<SQLAlchemyPoolHook {list(self._patches)}>"
 
     def install(self) -> None:
         """Patch, now or when it is imported; a second call changes nothing."""
-        if not self._undo:
-            self._undo = [when_imported(_BASE, self._join), when_imported(_ENGINE, self._join_engines)]
+        for patch in self._patches:
+            patch.install()
 
     def remove(self) -> None:
         """Put the originals back, and forget all pools."""
-        while self._undo:
-            self._undo.pop()()
-        while self._patches:
-            self._patches.pop().remove()
+        for patch in reversed(self._patches):
+            patch.remove()
         for reference in list(self._marked.values()):
             if (marked := reference()) is not None:
                 for key in (POOL_KEY, NAME_KEY):
                     vars(marked).pop(key, None)
         self._marked.clear()
 
-    def _join(self, module: ModuleType) -> None:
-        try:
-            self._sent_away = module.exc.TimeoutError
-            record, fairy = module._ConnectionRecord, module._ConnectionFairy
-            self._install(
-                Patch(record, "checkout", switched(self._observe_checkout)),
-                Patch(record, "checkin", switched(_observe_checkin)),
-                Patch(record, _CONNECT, switched(_observe_connect)),
-                Patch(fairy, "detach", switched(_observe_detach)),
-            )
-        except AttributeError:
-            _logger.debug("this SQLAlchemy has other pools than we know; they are not observed")
+    def _make(self, module: ModuleType) -> Sequence[Patch]:
+        self._sent_away = module.exc.TimeoutError
+        record, fairy = module._ConnectionRecord, module._ConnectionFairy
+        return (
+            Patch(record, "checkout", switched(self._observe_checkout)),
+            Patch(record, "checkin", switched(_observe_checkin)),
+            Patch(record, "_ConnectionRecord__connect", switched(_observe_connect)),
+            Patch(fairy, "detach", switched(_observe_detach)),
+        )
 
-    def _join_engines(self, module: ModuleType) -> None:
-        try:
-            self._install(Patch(module.Engine, "__init__", switched(self._observe_engine)))
-        except AttributeError:
-            _logger.debug("this SQLAlchemy has other engines than we know; its pools have no good names")
-
-    def _install(self, *patches: Patch) -> None:
-        """Install all of them, or none."""
-        for patch in patches:
-            if patch.name not in vars(patch.owner):
-                raise AttributeError(patch.name)
-        for patch in patches:
-            patch.install()
-            self._patches.append(patch)
+    def _make_for_engines(self, module: ModuleType) -> Patch:
+        return Patch(module.Engine, "__init__", switched(self._observe_engine))
 
     def _observe_checkout(self, bound: Callable[..., Any], switch: Switch) -> Any:
         # Without `__func__` it is somebody else's replacement, which is no class method.

@@ -263,7 +263,7 @@ def test_what_we_cannot_tell_harms_nobody(
 
 
 def test_another_shape_is_left_alone(monkeypatch: pytest.MonkeyPatch, probe: ConnectionProbe) -> None:
-    monkeypatch.delattr(base._ConnectionFairy, "detach")
+    monkeypatch.delattr(base._ConnectionRecord, "_ConnectionRecord__connect")
     hook = SQLAlchemyPoolHook(probe)
     hook.install()
     assert vars(base._ConnectionRecord)["checkout"] is ORIGINALS[base._ConnectionRecord, "checkout"]

@@ -1,4 +1,4 @@
-"""Pools of a real PostgreSQL under scenarios that imply what has to be told, within 5 %."""
+"""Pools of a real PostgreSQL under scenarios that imply what has to be told, within 5 % of what they took."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ PATIENCE_S = 3 * HOLD_S
 SIZE = 2
 ASKING = 6
 WAITED_S = (0.0, 0.0, HOLD_S, HOLD_S, 2 * HOLD_S, 2 * HOLD_S)
-"""What six wait for one of two connections, each of which is kept for a while."""
+"""What six wait at least for one of two connections, each of which is kept for a while."""
 
 
 class Told:
@@ -92,31 +92,58 @@ def values(points: dict[tuple[str, ...], Any]) -> dict[tuple[str, ...], Any]:
     return {key: point.value for key, point in points.items()}
 
 
-def check_too_small(told: Told, postgres: Postgres, before_s: float) -> None:
-    """Hold what was told against what `WAITED_S` says; what its pool's first users waited was before."""
-    name = postgres.pool_name
+class Taken:
+    """What those who ask for a connection find out themselves: how long they waited, how long they had it."""
+
+    def __init__(self, told: Told) -> None:
+        self.told = told
+        self.waited: dict[str, float] = {}
+        self.held: dict[str, float] = {}
+
+    @contextmanager
+    def request(self, number: int) -> Iterator[Callable[[], None]]:
+        """A request that calls what it gets once it has a connection, and ends when that is given back."""
+        name = f"request-{number}"
+        with self.told.request(name):
+            asked = time.perf_counter()
+
+            def has() -> None:
+                self.waited[name] = time.perf_counter() - asked
+
+            yield has
+            self.held[name] = time.perf_counter() - asked - self.waited[name]
+
+
+def check_too_small(taken: Taken, postgres: Postgres, before: tuple[float, float]) -> None:
+    """Hold what was told against what `WAITED_S` says, and against what it really took.
+
+    Args:
+        taken: By those who shared the pool.
+        postgres: The server.
+        before: What the pool's first users waited, and for how long they used it.
+    """
+    told, name = taken.told, postgres.pool_name
     metrics = told.metrics()
     waits, uses = metrics["wait_time"][name,], metrics["use_time"][name,]
     assert (waits.count, uses.count) == (ASKING + SIZE, ASKING + SIZE)
     assert metrics["create_time"][name,].count == SIZE
-    assert waits.sum - before_s == pytest.approx(sum(WAITED_S), rel=0.05)
-    assert waits.max == pytest.approx(WAITED_S[-1], rel=0.05)
-    assert uses.sum == pytest.approx(ASKING * HOLD_S, rel=0.05)
+    assert sum(taken.waited.values()) >= 0.95 * sum(WAITED_S)
+    assert waits.sum - before[0] == pytest.approx(sum(taken.waited.values()), rel=0.05)
+    assert uses.sum - before[1] == pytest.approx(sum(taken.held.values()), rel=0.05)
     assert values(metrics["count"]) == {(name, "used"): 0, (name, "idle"): SIZE}
     assert values(metrics["max"]) == {(name,): SIZE}
     assert values(metrics["timeouts"]) == {(name,): 0}
     spans = told.spans()
-    said = sorted(
-        spans[f"request-{number}"].attributes.get("concurrency.wait.db_pool", 0) for number in range(ASKING)
-    )
-    assert said == pytest.approx(WAITED_S, rel=0.05, abs=0.01)
-    events = [
-        event.attributes["pool.wait.time"]
-        for span in spans.values()
-        for event in span.events
-        if (event.name, event.attributes["db.client.connection.pool.name"]) == ("pool.wait", name)
-    ]
-    assert sorted(events)[-4:] == pytest.approx(WAITED_S[2:], rel=0.05)
+    said = {each: spans[each].attributes.get("concurrency.wait.db_pool", 0.0) for each in taken.waited}
+    assert said == pytest.approx(taken.waited, rel=0.05, abs=0.005)
+    for each, waited in taken.waited.items():
+        events = [event.attributes["pool.wait.time"] for event in spans[each].events]
+        assert events == ([pytest.approx(waited, rel=0.05)] if waited > 0.02 else events)
+
+
+def so_far(told: Told, postgres: Postgres) -> tuple[float, float]:
+    metrics, name = told.metrics(), postgres.pool_name
+    return metrics["wait_time"][name,].sum, metrics["use_time"][name,].sum
 
 
 def test_threads_share_a_pool_that_is_too_small(told: Told, postgres: Postgres) -> None:
@@ -125,10 +152,11 @@ def test_threads_share_a_pool_that_is_too_small(told: Told, postgres: Postgres) 
         for each in warm:
             each.close()
 
-        before_s = told.metrics()["wait_time"][postgres.pool_name,].sum
+        before, taken = so_far(told, postgres), Taken(told)
 
         def request(number: int) -> None:
-            with told.request(f"request-{number}"), engine.connect():
+            with taken.request(number) as has, engine.connect():
+                has()
                 time.sleep(HOLD_S)
 
         threads = [threading.Thread(target=request, args=(number,)) for number in range(ASKING)]
@@ -138,7 +166,7 @@ def test_threads_share_a_pool_that_is_too_small(told: Told, postgres: Postgres) 
         pending = values(told.metrics()["pending_requests"])
         for thread in threads:
             thread.join()
-        check_too_small(told, postgres, before_s)
+        check_too_small(taken, postgres, before)
     assert pending == {(postgres.pool_name,): ASKING - SIZE}
 
 
@@ -233,20 +261,23 @@ Lend = Callable[[], AbstractAsyncContextManager[Source]]
 def test_tasks_share_a_pool_that_is_too_small(
     told: Told, postgres: Postgres, lend: Lend, lazy_loop_factory: LoopFactory
 ) -> None:
+    taken = Taken(told)
+
     async def request(source: Source, number: int) -> None:
-        with told.request(f"request-{number}"):
+        with taken.request(number) as has:
             connection = await source.acquire()
+            has()
             await asyncio.sleep(HOLD_S)
             await source.release(connection)
 
     async def scenario() -> None:
         async with lend() as source:
-            before_s = told.metrics()["wait_time"][postgres.pool_name,].sum
+            before = so_far(told, postgres)
             tasks = [asyncio.ensure_future(request(source, number)) for number in range(ASKING)]
             await asyncio.sleep(HOLD_S / 2)
             pending = values(told.metrics()["pending_requests"])
             await asyncio.gather(*tasks)
-            check_too_small(told, postgres, before_s)
+            check_too_small(taken, postgres, before)
             assert pending == {(postgres.pool_name,): ASKING - SIZE}
 
     run(lazy_loop_factory, scenario())
@@ -255,6 +286,8 @@ def test_tasks_share_a_pool_that_is_too_small(
 def test_leaked_connections_are_told_with_who_has_them(
     told: Told, postgres: Postgres, lend: Lend, lazy_loop_factory: LoopFactory
 ) -> None:
+    waited: list[float] = []
+
     async def scenario() -> None:
         async with lend() as source:
             kept: list[Any] = []
@@ -264,8 +297,10 @@ def test_leaked_connections_are_told_with_who_has_them(
 
             for number in range(SIZE):
                 await asyncio.create_task(leak(), name=f"leak-{number}")
+            began = time.perf_counter()
             with told.request("request"), pytest.raises(source.sent_away):
                 await source.acquire()
+            waited.append(time.perf_counter() - began)
             metrics, name = told.metrics(), postgres.pool_name
             assert values(metrics["timeouts"]) == {(name,): 1}
             assert values(metrics["count"]) == {(name, "used"): SIZE, (name, "idle"): 0}
@@ -277,9 +312,9 @@ def test_leaked_connections_are_told_with_who_has_them(
     assert record["event_name"] == "db.client.connection.pool.exhausted"
     holders = [holder.split(" for ")[0] for holder in record["attributes"]["db.client.connection.holders"]]
     assert holders == ["leak-0", "leak-1"]
-    assert record["attributes"]["pool.wait.time"] == pytest.approx(PATIENCE_S, rel=0.05)
+    assert record["attributes"]["pool.wait.time"] == pytest.approx(waited[0], rel=0.05)
     span = told.spans()["request"]
-    assert span.attributes["concurrency.wait.db_pool"] == pytest.approx(PATIENCE_S, rel=0.05)
+    assert span.attributes["concurrency.wait.db_pool"] == pytest.approx(waited[0], rel=0.05)
     assert [event.name for event in span.events] == ["pool.wait"]
 
 
@@ -298,19 +333,25 @@ def test_a_connection_held_across_an_await_is_used_all_the_time(
             return queried - began, held
 
     queried, held = run(lazy_loop_factory, scenario())
-    assert queried + 2 * HOLD_S == pytest.approx(held, rel=0.05)
+    assert held >= queried + 0.95 * 2 * HOLD_S
     assert told.metrics()["use_time"][postgres.pool_name,].max == pytest.approx(held, rel=0.05)
 
 
 def test_a_cancelled_wait_leaves_nothing_behind(
     told: Told, postgres: Postgres, lend: Lend, lazy_loop_factory: LoopFactory
 ) -> None:
+    waited: list[float] = []
+
     async def scenario() -> None:
         async with lend() as source:
 
             async def request() -> None:
-                with told.request("request"):
-                    await source.acquire()
+                began = time.perf_counter()
+                try:
+                    with told.request("request"):
+                        await source.acquire()
+                finally:
+                    waited.append(time.perf_counter() - began)
 
             held = [await source.acquire() for _ in range(SIZE)]
             waiting = asyncio.ensure_future(request())
@@ -327,7 +368,9 @@ def test_a_cancelled_wait_leaves_nothing_behind(
             assert values(told.metrics()["count"]) == {(name, "used"): 0, (name, "idle"): SIZE}
 
     run(lazy_loop_factory, scenario())
-    assert told.spans()["request"].attributes["concurrency.wait.db_pool"] == pytest.approx(HOLD_S, rel=0.05)
+    assert waited[0] >= 0.95 * HOLD_S
+    said = told.spans()["request"].attributes["concurrency.wait.db_pool"]
+    assert said == pytest.approx(waited[0], rel=0.05)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
