@@ -35,7 +35,7 @@ class PsycopgPoolHook:
     """
 
     def __init__(self, probe: ConnectionProbe) -> None:
-        self._lending = Lending(probe, name=_name, level=_level, is_denial=_is_denial)
+        self._lending = Lending(probe, name=name_of, level=_level, is_denial=_is_denial)
         self._patches = (
             LatePatch("psycopg_pool.pool", self._blocking, loss=_LOSS),
             LatePatch("psycopg_pool.pool_async", self._awaited, loss=_LOSS),
@@ -70,7 +70,7 @@ class PsycopgPoolHook:
         ]
 
 
-def _name(pool: Any) -> str:
+def name_of(pool: Any) -> str:
     """Return the name that the program gave the pool, else which server and database it is for."""
     name = str(pool.name)
     if not _NO_NAME.fullmatch(name) or callable(pool.conninfo) or callable(pool.kwargs):

@@ -35,7 +35,7 @@ class RedisPoolHook:
     """
 
     def __init__(self, probe: ConnectionProbe) -> None:
-        self._lending = Lending(probe, name=_name, level=_level, is_denial=_is_denial)
+        self._lending = Lending(probe, name=name_of, level=_level, is_denial=_is_denial)
         self._patches = (
             LatePatch("redis.connection", self._blocking, loss=_LOSS),
             LatePatch("redis.asyncio.connection", self._awaited, loss=_LOSS),
@@ -74,7 +74,7 @@ def _patches(module: ModuleType, lends: _Stand, takes_back: _Stand, connects: _S
     ]
 
 
-def _name(pool: Any) -> str:
+def name_of(pool: Any) -> str:
     """Return which server and database a pool is for; of a sentinel's pool, which service."""
     options = pool.connection_kwargs
     database = str(options.get("db") or 0)

@@ -13,11 +13,14 @@ from typing import Any
 import psycopg_pool
 import pytest
 
-from otel_concurrency.hooks.psycopg_pools import PsycopgPoolHook
+from otel_concurrency.hooks.psycopg_pools import PsycopgPoolHook, name_of
 from otel_concurrency.probes.connections import ConnectionLevel, ConnectionProbe
 from tests.hooks.lending import HELD_S, Heard, SixOfTwo, in_threads, level, levels, row, until, until_async
 from tests.loops import run
 from tests.postgres_server import Postgres
+
+LOSES_CANCELLED = psycopg_pool.__version__ == "3.1"
+"""It hands the next connection to who was cancelled."""
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
@@ -142,13 +145,16 @@ def test_who_is_cancelled_in_the_middle_of_a_wait_does_not_wait_any_more(
                 with pytest.raises(asyncio.CancelledError):
                     await waiting
                 assert level(probe).pending == 0
+            if LOSES_CANCELLED:
+                return
             async with pool.connection():
                 pass
             assert level(probe) == ConnectionLevel(used=0, idle=1, pending=0, limit=1, idle_min=1)
 
     run(loop_factory, main())
+    times = 1 if LOSES_CANCELLED else 2
     seen = row(probe)
-    assert (seen.timeouts, seen.wait_times.count, seen.use_times.count) == (0, 2, 2)
+    assert (seen.timeouts, seen.wait_times.count, seen.use_times.count) == (0, times, times)
 
 
 def test_whom_a_closing_pool_sends_away_it_did_not_fail(postgres: Postgres, probe: ConnectionProbe) -> None:
@@ -234,33 +240,25 @@ def test_a_null_pool_makes_connections_while_somebody_waits(
     assert seen.wait_times.sum_ns == pytest.approx(2 * seen.create_times.sum_ns + 0.1e9, rel=0.05)
 
 
-def test_a_pool_is_called_by_its_name_or_by_its_server(
-    postgres: Postgres, probe: ConnectionProbe, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def name(*args: Any, **options: Any) -> str:
-        pool = psycopg_pool.ConnectionPool(*args, min_size=0, max_size=1, open=False, **options)
-        with pytest.raises(psycopg_pool.PoolClosed):
-            pool.getconn()
-        ((found, _),) = levels(probe)
-        return found
+def test_a_pool_is_called_by_its_name_or_by_its_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    def name(conninfo: str, **options: Any) -> str:
+        pool = psycopg_pool.ConnectionPool(conninfo, min_size=0, max_size=1, open=False, **options)
+        return name_of(pool)
 
-    monkeypatch.delenv("PGHOST", raising=False)
-    assert name(postgres.address) == postgres.pool_name
-    assert name(postgres.address, name="orders") == "orders"
+    for variable in ("PGHOST", "PGPORT", "PGDATABASE", "PGUSER"):
+        monkeypatch.delenv(variable, raising=False)
+    assert name("postgresql://me:secret@db:6432/shop") == "db:6432/shop"
+    assert name("postgresql://db/shop", name="orders") == "orders"
     assert name("user=me password=secret") == "localhost:5432/me"
-    assert (
-        name("", kwargs={"host": "db", "port": 6432, "dbname": "shop", "autocommit": True}) == "db:6432/shop"
-    )
-    monkeypatch.setenv("PGHOST", "elsewhere")
-    assert name("dbname=shop") == "elsewhere:5432/shop"
+    assert name("", kwargs={"host": "::1", "dbname": "shop", "autocommit": True}) == "[::1]:5432/shop"
+    monkeypatch.setenv("PGHOST", "/run/postgresql")
+    assert name("dbname=shop") == "/run/postgresql:5432/shop"
 
 
 def test_a_pool_keeps_its_face(postgres: Postgres, probe: ConnectionProbe) -> None:
     """What the functions look like, and what they raise; and a pool that has gone is no pool any more."""
     pools = (psycopg_pool.ConnectionPool, psycopg_pool.AsyncConnectionPool)
-    assert [str(inspect.signature(each.getconn)).split(" ->")[0] for each in pools] == [
-        "(self, timeout: 'float | None' = None)"
-    ] * 2
+    assert [list(inspect.signature(each.getconn).parameters) for each in pools] == [["self", "timeout"]] * 2
     assert [inspect.iscoroutinefunction(each.putconn) for each in pools] == [False, True]
     pool, other = pool_of(postgres, 1), pool_of(postgres, 1)
     with pool.connection() as connection, pytest.raises(ValueError, match="can't return connection to pool"):

@@ -13,10 +13,8 @@ import pytest
 import redis
 import redis.asyncio as redis_asyncio
 from redis import sentinel
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
-from otel_concurrency.hooks.redis_pools import RedisPoolHook
+from otel_concurrency.hooks.redis_pools import RedisPoolHook, name_of
 from otel_concurrency.probes.connections import ConnectionLevel, ConnectionProbe
 from tests.hooks.lending import Heard, SixOfTwo, in_threads, level, levels, row, until, until_async
 from tests.loops import run
@@ -252,17 +250,22 @@ def test_a_connection_that_connects_again_is_made_again(address: str, probe: Con
     assert row(probe).create_times.count == 2
 
 
-def test_a_pool_is_called_by_its_server(probe: ConnectionProbe) -> None:
-    def name(pool: Any) -> str:
-        with pytest.raises((redis.ConnectionError, redis.TimeoutError)):
-            pool.get_connection(*COMMAND)
-        return levels(probe)[0][0]  # the sentinel is asked by a client of its own
-
-    options = {"socket_connect_timeout": 0.01, "retry": Retry(NoBackoff(), 0)}
-    assert name(redis.ConnectionPool(host="127.0.0.1", port=1, db=3, **options)) == "127.0.0.1:1/3"
-    assert name(redis.ConnectionPool.from_url("unix:///nowhere?db=2", **options)) == "/nowhere/2"
-    watch = sentinel.Sentinel([("127.0.0.1", 1)], sentinel_kwargs=options)
-    assert name(sentinel.SentinelConnectionPool("orders", watch, **options)) == "orders/0"
+def test_a_pool_is_called_by_its_server() -> None:
+    watch = sentinel.Sentinel([("127.0.0.1", 1)])
+    pools = [
+        redis.ConnectionPool(),
+        redis.ConnectionPool.from_url("redis://user:secret@db:6380/3"),
+        redis_asyncio.BlockingConnectionPool(host="::1"),
+        redis.ConnectionPool.from_url("unix:///run/redis.sock?db=2"),
+        sentinel.SentinelConnectionPool("orders", watch),
+    ]
+    assert [name_of(pool) for pool in pools] == [
+        "localhost:6379/0",
+        "db:6380/3",
+        "[::1]:6379/0",
+        "/run/redis.sock/2",
+        "orders/0",
+    ]
 
 
 def test_a_pool_without_a_limit_has_none(address: str, probe: ConnectionProbe) -> None:
