@@ -57,11 +57,14 @@ class Lending:
 
     def lends(self, original: Callable[..., Any], switch: Switch) -> Callable[..., Any]:
         """Return what tells of a function that returns a connection."""
-        find, learn, fresh = self._known.get, self._learn, self._fresh
+        find, learn, fresh = self._known.by_id, self._learn, self._fresh
 
         @functools.wraps(original)
         def lend(self: Any, *args: Any, **kwargs: Any) -> Any:
-            pool = (find(self) or learn(self)) if switch.is_on else None
+            if not switch.is_on:
+                return original(self, *args, **kwargs)
+            known = find(id(self))
+            pool = learn(self) if known is None else known.value
             if pool is None:
                 return original(self, *args, **kwargs)
             asked = pool.asks()
@@ -80,11 +83,14 @@ class Lending:
 
     def lends_async(self, original: Callable[..., Any], switch: Switch) -> Callable[..., Any]:
         """Return the same for a coroutine function."""
-        find, learn, fresh = self._known.get, self._learn, self._fresh
+        find, learn, fresh = self._known.by_id, self._learn, self._fresh
 
         @functools.wraps(original)
         async def lend(self: Any, *args: Any, **kwargs: Any) -> Any:
-            pool = (find(self) or learn(self)) if switch.is_on else None
+            if not switch.is_on:
+                return await original(self, *args, **kwargs)
+            known = find(id(self))
+            pool = learn(self) if known is None else known.value
             if pool is None:
                 return await original(self, *args, **kwargs)
             asked = pool.asks()
@@ -103,14 +109,14 @@ class Lending:
 
     def takes_back(self, original: Callable[..., Any], switch: Switch) -> Callable[..., Any]:
         """Return what tells of a function that is handed a connection."""
-        find, fresh = self._known.get, self._fresh
+        find, fresh = self._known.by_id, self._fresh
 
         @functools.wraps(original)
         def take_back(self: Any, *args: Any, **kwargs: Any) -> Any:
-            pool = find(self)
-            if pool is not None and switch.is_on:
+            known = find(id(self))
+            if known is not None and switch.is_on:
                 connection = args[0] if args else next(iter(kwargs.values()), None)
-                pool.gives_back(id(connection))
+                known.value.gives_back(id(connection))
                 if fresh:
                     lending._is_not_made(connection)
             return original(self, *args, **kwargs)
@@ -120,14 +126,14 @@ class Lending:
 
     def takes_back_async(self, original: Callable[..., Any], switch: Switch) -> Callable[..., Any]:
         """Return the same for a coroutine function."""
-        find, fresh = self._known.get, self._fresh
+        find, fresh = self._known.by_id, self._fresh
 
         @functools.wraps(original)
         async def take_back(self: Any, *args: Any, **kwargs: Any) -> Any:
-            pool = find(self)
-            if pool is not None and switch.is_on:
+            known = find(id(self))
+            if known is not None and switch.is_on:
                 connection = args[0] if args else next(iter(kwargs.values()), None)
-                pool.gives_back(id(connection))
+                known.value.gives_back(id(connection))
                 if fresh:
                     lending._is_not_made(connection)
             return await original(self, *args, **kwargs)
@@ -137,11 +143,11 @@ class Lending:
 
     def makes(self, original: Callable[..., Any], switch: Switch) -> Callable[..., Any]:
         """Return what times a pool's function that makes a connection."""
-        find, learn = self._known.get, self._learn
+        known, learn = self._known, self._learn
 
         @functools.wraps(original)
         def make(self: Any, *args: Any, **kwargs: Any) -> Any:
-            pool = (find(self) or learn(self)) if switch.is_on else None
+            pool = (known.get(self) or learn(self)) if switch.is_on else None
             began_ns = time.monotonic_ns()
             connection = original(self, *args, **kwargs)
             if pool is not None:
@@ -152,11 +158,11 @@ class Lending:
 
     def makes_async(self, original: Callable[..., Any], switch: Switch) -> Callable[..., Any]:
         """Return the same for a coroutine function."""
-        find, learn = self._known.get, self._learn
+        known, learn = self._known, self._learn
 
         @functools.wraps(original)
         async def make(self: Any, *args: Any, **kwargs: Any) -> Any:
-            pool = (find(self) or learn(self)) if switch.is_on else None
+            pool = (known.get(self) or learn(self)) if switch.is_on else None
             began_ns = time.monotonic_ns()
             connection = await original(self, *args, **kwargs)
             if pool is not None:

@@ -17,7 +17,12 @@ class _Known(weakref.ref[Any], Generic[V]):
 
 
 class WeakIds(Generic[V]):
-    """A value for each object; it goes with the object. Any thread may call."""
+    """A value for each object; it goes with the object. Any thread may call.
+
+    Attributes:
+        by_id: For who is in a hurry: returns what has the `value` kept for the object of an `id`, or None.
+        clear: Forgets all.
+    """
 
     def __init__(self) -> None:
         known: dict[int, _Known[V]] = {}
@@ -29,6 +34,7 @@ class WeakIds(Generic[V]):
 
         self._known = known
         self._forget = forget
+        self.by_id = known.get
         self.clear = known.clear
 
     def __len__(self) -> int:
