@@ -44,6 +44,9 @@ _ANYIO = ("anyio.pytest_plugin", "pytest_mock", "pytest_timeout")
 _TRIO = ("trio._tests.pytest_plugin",)
 _REDIS = ("pytest_asyncio.plugin", "pytest_timeout")
 _IMPORTLIB = "--import-mode=importlib"
+_SQLALCHEMY_POOLS = ("sqlalchemy.pool.base:_ConnectionRecord", "sqlalchemy.engine.base:Engine")
+_ASYNCPG_POOLS = ("asyncpg.pool:Pool", "asyncpg.pool:PoolConnectionHolder")
+_REDIS_POOLS = ("redis.connection:ConnectionPool", "redis.asyncio.connection:ConnectionPool")
 
 LIBRARIES: dict[str, Library] = {
     "anyio.test_synchronization": Library("anyio", ("tests/test_synchronization.py",), _TESTS, _ANYIO),
@@ -54,22 +57,32 @@ LIBRARIES: dict[str, Library] = {
     "trio.test_parking_lot": Library(
         "trio", ("--pyargs", "trio._core._tests.test_parking_lot"), plugins=_TRIO
     ),
-    "sqlalchemy.test_pool": Library("sqlalchemy", ("test/engine/test_pool.py",), _SQLALCHEMY),
-    "sqlalchemy.test_concurrency": Library("sqlalchemy", ("test/base/test_concurrency.py",), _SQLALCHEMY),
-    "sqlalchemy.test_reconnect": Library("sqlalchemy", ("test/engine/test_reconnect.py",), _SQLALCHEMY),
+    "sqlalchemy.test_pool": Library(
+        "sqlalchemy", ("test/engine/test_pool.py",), _SQLALCHEMY, places=_SQLALCHEMY_POOLS
+    ),
+    "sqlalchemy.test_concurrency": Library(
+        "sqlalchemy", ("test/base/test_concurrency.py",), _SQLALCHEMY, places=_SQLALCHEMY_POOLS
+    ),
+    "sqlalchemy.test_reconnect": Library(
+        "sqlalchemy", ("test/engine/test_reconnect.py",), _SQLALCHEMY, places=_SQLALCHEMY_POOLS
+    ),
     "sqlalchemy.asyncio.test_engine": Library(
         "sqlalchemy",
         ("--dburi", "postgresql+asyncpg://{address}", "test/ext/asyncio/test_engine.py"),
         _SQLALCHEMY,
         server="postgres",
+        places=(*_SQLALCHEMY_POOLS, *_ASYNCPG_POOLS),
     ),
-    "asyncpg.test_pool": Library("asyncpg", (_IMPORTLIB, "tests/test_pool.py"), _TESTS, server="postgres"),
+    "asyncpg.test_pool": Library(
+        "asyncpg", (_IMPORTLIB, "tests/test_pool.py"), _TESTS, server="postgres", places=_ASYNCPG_POOLS
+    ),
     "asyncpg.test_pool_on_uvloop": Library(
         "asyncpg",
         (_IMPORTLIB, "tests/test_pool.py"),
         _TESTS,
         server="postgres",
         variables={"USE_UVLOOP": "1"},
+        places=_ASYNCPG_POOLS,
     ),
     "redis.test_connection_pool": Library(
         "redis",
@@ -77,6 +90,7 @@ LIBRARIES: dict[str, Library] = {
         _TESTS,
         _REDIS,
         server="redis",
+        places=_REDIS_POOLS,
     ),
     "redis.asyncio.test_connection_pool": Library(
         "redis",
@@ -84,6 +98,7 @@ LIBRARIES: dict[str, Library] = {
         _TESTS,
         _REDIS,
         server="redis",
+        places=_REDIS_POOLS,
     ),
 }
 # What is in the way of the plugins that a library's tests are written for, or of the stacks of a hang.
