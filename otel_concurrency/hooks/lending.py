@@ -9,10 +9,11 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from otel_concurrency.hooks.patch import Switch
+from otel_concurrency.hooks.pool_locks import POOL_LOCKS
 from otel_concurrency.hooks.weak_ids import WeakIds
 from otel_concurrency.probes.connections import ConnectionLevel, ConnectionPoolProbe, ConnectionProbe
 
@@ -29,6 +30,7 @@ class Lending:
         name: Tells the name of a pool.
         level: Tells how full a pool is.
         is_denial: Tells of an exception whether it says that a pool has no connection left.
+        locks: Returns the locks and conditions by which a pool lets tasks wait.
     """
 
     def __init__(
@@ -38,11 +40,13 @@ class Lending:
         name: Callable[[Any], str],
         level: Callable[[Any, ConnectionPoolProbe], ConnectionLevel],
         is_denial: Callable[[BaseException], bool],
+        locks: Callable[[Any], Iterable[object]],
     ) -> None:
         self._probe = probe
         self._name = name
         self._level = level
         self._is_denial = is_denial
+        self._locks = locks
         self._known: WeakIds[ConnectionPoolProbe] = WeakIds()
         self._fresh: dict[int, int] = {}  # a connection that is being made: since when
         self._has_failed = False
@@ -53,6 +57,7 @@ class Lending:
     def forget(self) -> None:
         """Let go of all pools, and of what is being made."""
         self._known.clear()
+        POOL_LOCKS.clear()  # of all libraries: their hooks come and go together
         self._fresh.clear()
 
     def lends(self, original: Callable[..., Any], switch: Switch) -> Callable[..., Any]:
@@ -191,6 +196,7 @@ class Lending:
             return None
         try:
             mine = self._probe.pool(self._name(pool), pool, self._read_level)
+            POOL_LOCKS.add(self._locks(pool))
             return self._known.setdefault(pool, mine)  # other threads may be here, too
         except Exception:
             self._has_failed = True

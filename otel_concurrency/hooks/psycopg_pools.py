@@ -16,6 +16,7 @@ from typing import Any
 from otel_concurrency.hooks.late_patch import LatePatch
 from otel_concurrency.hooks.lending import Lending
 from otel_concurrency.hooks.patch import Patch, switched
+from otel_concurrency.hooks.pool_locks import POOL_LOCKS
 from otel_concurrency.probes.connections import (
     ConnectionLevel,
     ConnectionPoolProbe,
@@ -35,7 +36,7 @@ class PsycopgPoolHook:
     """
 
     def __init__(self, probe: ConnectionProbe) -> None:
-        self._lending = Lending(probe, name=name_of, level=_level, is_denial=_is_denial)
+        self._lending = Lending(probe, name=name_of, level=_level, is_denial=_is_denial, locks=_locks)
         self._patches = (
             LatePatch("psycopg_pool.pool", self._blocking, loss=_LOSS),
             LatePatch("psycopg_pool.pool_async", self._awaited, loss=_LOSS),
@@ -63,6 +64,9 @@ class PsycopgPoolHook:
         ]
 
     def _awaited(self, module: ModuleType) -> list[Patch]:
+        acompat = sys.modules.get("psycopg_pool._acompat")
+        if acompat is not None:  # psycopg_pool 3.2
+            POOL_LOCKS.add_class(acompat.ACondition)
         return [
             Patch(module.AsyncConnectionPool, "getconn", switched(self._lending.lends_async)),
             Patch(module.AsyncConnectionPool, "putconn", switched(self._lending.takes_back_async)),
@@ -84,6 +88,10 @@ def name_of(pool: Any) -> str:
     database = find("dbname", "PGDATABASE", find("user", "PGUSER", ""))
     port = find("port", "PGPORT", 5432)
     return pool_name(host, int(port) if port.isdigit() else None, database)
+
+
+def _locks(pool: Any) -> list[object]:
+    return [getattr(pool, "_lock", None)]
 
 
 def _level(pool: Any, mine: ConnectionPoolProbe) -> ConnectionLevel:

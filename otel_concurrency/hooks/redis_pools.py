@@ -35,7 +35,7 @@ class RedisPoolHook:
     """
 
     def __init__(self, probe: ConnectionProbe) -> None:
-        self._lending = Lending(probe, name=name_of, level=_level, is_denial=_is_denial)
+        self._lending = Lending(probe, name=name_of, level=_level, is_denial=_is_denial, locks=_locks)
         self._patches = (
             LatePatch("redis.connection", self._blocking, loss=_LOSS),
             LatePatch("redis.asyncio.connection", self._awaited, loss=_LOSS),
@@ -82,6 +82,10 @@ def name_of(pool: Any) -> str:
     if place is not None:
         return pool_name(str(place), None, database)
     return pool_name(str(options.get("host", "localhost")), options.get("port", 6379), database)
+
+
+def _locks(pool: Any) -> list[object]:
+    return [getattr(pool, name, None) for name in ("_condition", "_lock")]
 
 
 def _level(pool: Any, mine: ConnectionPoolProbe) -> ConnectionLevel:

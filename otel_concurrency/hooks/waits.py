@@ -2,7 +2,8 @@
 
 `Lock.acquire`, `Semaphore.acquire`, `Condition.wait`, `Event.wait`, `Queue.get` and `Queue.put` make the
 future that they await by `self._get_loop().create_future()`, CPython 3.10 to 3.15 (`locks.py`, `queues.py`).
-Who gets what they want at once never comes here, and pays nothing. Calls from anywhere else are let through.
+Who gets what they want at once never comes here, and pays nothing. Calls from anywhere else are let through,
+and so is who waits inside of a connection pool, for a connection.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ from types import FrameType
 from typing import Any, Protocol
 
 from otel_concurrency.hooks.patch import Patch, Switch, switched
+from otel_concurrency.hooks.pool_locks import POOL_LOCKS
 from otel_concurrency.hooks.wait_kinds import WaitKinds
-from otel_concurrency.probes.waits import KINDS, WaitNames, row_of
+from otel_concurrency.probes.waits import KINDS, LOCK_KINDS, WaitNames, row_of
 
 _EVENT = KINDS.index("event")
 _CONDITION = KINDS.index("condition")
 _BARRIER = KINDS.index("barrier")
+_LAST_LOCK = max(LOCK_KINDS)
 
 
 class Waits(Protocol):
@@ -74,6 +77,7 @@ class WaitHook:
     def _observe(self, original: Callable[..., Any], switch: Switch) -> Callable[..., Any]:
         kind_of, frame, waits, is_named = _kinds().get, sys._getframe, self._waits, self._site is not None
         wait_begins, number, kind_inside = waits.wait_begins, self.number, self._kinds.kind
+        is_in_pool = POOL_LOCKS.has
 
         @functools.wraps(original)
         def _get_loop(self: Any) -> Any:
@@ -83,7 +87,7 @@ class WaitHook:
                 row = kind_of(id(caller.f_code))
                 if row == _EVENT:
                     row = kind_inside(caller, _EVENT)
-                if row is not None:
+                if row is not None and not (row <= _LAST_LOCK and is_in_pool(self)):
                     if row == _CONDITION and _is_barrier(caller.f_back):
                         row = _BARRIER
                     if is_named:
