@@ -43,6 +43,8 @@ _TESTS = ("tests", "pyproject.toml")
 _ANYIO = ("anyio.pytest_plugin", "pytest_mock", "pytest_timeout")
 _TRIO = ("trio._tests.pytest_plugin",)
 _REDIS = ("pytest_asyncio.plugin", "pytest_timeout")
+_AIOHTTP = ("aiohttp.pytest_plugin", "pytest_mock", "pytest_timeout")
+_HTTPCORE = ("anyio.pytest_plugin", "pytest_trio.plugin")
 _IMPORTLIB = "--import-mode=importlib"
 _SQLALCHEMY_POOLS = ("sqlalchemy.pool.base:_ConnectionRecord", "sqlalchemy.engine.base:Engine")
 _ASYNCPG_POOLS = ("asyncpg.pool:Pool", "asyncpg.pool:PoolConnectionHolder")
@@ -83,6 +85,30 @@ LIBRARIES: dict[str, Library] = {
         server="postgres",
         variables={"USE_UVLOOP": "1"},
         places=_ASYNCPG_POOLS,
+    ),
+    "aiohttp.test_connector": Library(
+        "aiohttp",
+        ("tests/test_connector.py",),
+        _TESTS,
+        _AIOHTTP,
+        places=("aiohttp.connector:BaseConnector", "aiohttp.connector:Connection"),
+    ),
+    "aiohttp.test_web_app": Library(
+        "aiohttp",
+        ("tests/test_web_app.py",),
+        _TESTS,
+        _AIOHTTP,
+        places=("aiohttp.web_app:Application",),
+    ),
+    "httpcore.test_connection_pool": Library(
+        "httpcore",
+        ("tests/_async/test_connection_pool.py", "tests/_sync/test_connection_pool.py"),
+        _TESTS,
+        _HTTPCORE,
+        places=(
+            "httpcore._async.connection_pool:AsyncConnectionPool",
+            "httpcore._sync.connection_pool:PoolRequest",
+        ),
     ),
     "redis.test_connection_pool": Library(
         "redis",

@@ -22,7 +22,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     ),
     # Libraries' own.
     "locks": ("anyio", "trio"),
-    "pools": ("sqlalchemy", "asyncpg", "redis"),
+    "pools": ("sqlalchemy", "asyncpg", "redis", "aiohttp", "httpcore"),
     "threads": (
         "test.test_thread",
         "test.test_threading_local",
