@@ -83,7 +83,9 @@ class SQLAlchemyPoolHook:
         )
 
     def _make_for_engines(self, module: ModuleType) -> Patch:
-        return Patch(module.Engine, "__init__", switched(self._observe_engine))
+        # An engine calls it once it has its URL. `Engine.__init__` must stay: `create_engine` reads its code
+        # (`sqlalchemy/util/langhelpers.py`, `get_cls_kwargs`) for the keywords that it may pass on.
+        return Patch(module.log, "instance_logger", switched(self._observe_engine))
 
     def _observe_checkout(self, bound: Callable[..., Any], switch: Switch) -> Any:
         # Without `__func__` it is somebody else's replacement, which is no class method.
@@ -118,17 +120,17 @@ class SQLAlchemyPoolHook:
         mark = self._mark
 
         @functools.wraps(original)
-        def __init__(  # noqa: N807
-            self: Any, pool: Any, dialect: Any, url: Any, *args: Any, **kwargs: Any
-        ) -> None:
-            original(self, pool, dialect, url, *args, **kwargs)
+        def instance_logger(instance: Any, *args: Any, **kwargs: Any) -> None:
+            original(instance, *args, **kwargs)
             if switch.is_on:
                 try:
-                    mark(dialect, NAME_KEY, _name_of(url))
+                    url, dialect = getattr(instance, "url", None), getattr(instance, "dialect", None)
+                    if url is not None and dialect is not None:
+                        mark(dialect, NAME_KEY, _name_of(url))
                 except Exception:
                     _logger.debug("an engine has no address that we know", exc_info=True)
 
-        return __init__
+        return instance_logger
 
     def _enrol(self, pool: Any) -> ConnectionPoolProbe | None:
         counts: ConnectionPoolProbe | None = None

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy
-from sqlalchemy import create_engine, pool, text
+from sqlalchemy import create_engine, log, pool, text
 from sqlalchemy.pool import base
 
 from otel_concurrency.hooks.sqlalchemy_pools import NAME_KEY, POOL_KEY, SQLAlchemyPoolHook
@@ -25,7 +25,7 @@ ORIGINALS = {
         "_ConnectionRecord__connect"
     ],
     (base._ConnectionFairy, "detach"): vars(base._ConnectionFairy)["detach"],
-    (sqlalchemy.Engine, "__init__"): vars(sqlalchemy.Engine)["__init__"],
+    (log, "instance_logger"): vars(log)["instance_logger"],
 }
 
 
@@ -214,6 +214,14 @@ def test_engines_of_before_and_connections_that_are_out_survive(
     made.connect().close()
     assert counts(probe) == (2, 1, 1, 0)
     made.dispose()
+
+
+def test_an_engine_takes_the_options_that_it_took(engine: Make) -> None:
+    """`create_engine` reads the code of constructors to know which keywords are for whom."""
+    options = {"echo": False, "logging_name": "shop", "hide_parameters": True, "query_cache_size": 7}
+    made = engine(**options, execution_options={"stream_results": True}, pool_logging_name="shops")
+    assert (made.logging_name, made.hide_parameters, made.pool.logging_name) == ("shop", True, "shops")
+    assert made.get_execution_options() == {"stream_results": True}
 
 
 def test_all_is_put_back(engine: Make, hook: SQLAlchemyPoolHook) -> None:
