@@ -7,6 +7,7 @@ waits in trio calls it, too, so it is ours in these four functions alone. trio i
 
 from __future__ import annotations
 
+import functools
 import logging
 import sys
 from collections.abc import Callable
@@ -111,7 +112,9 @@ class TrioWaitHook:
             else:
                 module = stand_in(trio, "lowlevel", stand_in(trio.lowlevel, _CALL, call))
             ours = rebound(inner, **{name: module})
-            return ours if inner is original else trio._core.enable_ki_protection(ours)
+            if inner is original:
+                return ours
+            return functools.update_wrapper(trio._core.enable_ki_protection(ours), original)
 
         patch = Patch(owner, method, switched(make))
         patch.install()

@@ -251,7 +251,7 @@ def test_it_looks_as_before_and_is_put_back() -> None:
     assert [one is other for one, other in zip(ours, originals, strict=True)] == [False] * len(OURS)
     for one, other in zip(ours, originals, strict=True):
         assert inspect.signature(one) == inspect.signature(other)
-        assert inspect.iscoroutinefunction(one)
+        assert inspect.iscoroutinefunction(one) == inspect.iscoroutinefunction(other)
         assert (one.__qualname__, one.__module__) == (other.__qualname__, other.__module__)
     waiting.remove()
     assert [vars(owner)[name] for owner, name in OURS] == originals
