@@ -211,7 +211,7 @@ class Lending:
         if self._is_denial(error):
             pool.is_denied(asked)
         else:
-            pool.gives_up(asked)
+            pool.gives_up(asked, error)
 
     def _is_made(self, pool: ConnectionPoolProbe, connection: Any) -> None:
         began_ns = self._is_not_made(connection)
