@@ -211,7 +211,7 @@ def test_a_connector_is_named_by_who_makes_the_session(
 def test_removed_it_tells_nothing_even_where_somebody_held_the_replacement(
     listening: Listening, server: SlowServer, loop_factory: LoopFactory
 ) -> None:
-    server.seconds = 0.01
+    server.seconds = 0.2
 
     async def main() -> None:
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1)) as session:
