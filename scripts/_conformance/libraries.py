@@ -46,7 +46,7 @@ _REDIS = ("pytest_asyncio.plugin", "pytest_timeout")
 _AIOHTTP = ("aiohttp.pytest_plugin", "pytest_mock", "pytest_timeout")
 _HTTPCORE = ("anyio.pytest_plugin", "pytest_trio.plugin")
 _IMPORTLIB = "--import-mode=importlib"
-_SQLALCHEMY_POOLS = ("sqlalchemy.pool.base:_ConnectionRecord", "sqlalchemy.engine.base:Engine")
+_SQLALCHEMY_POOLS = ("sqlalchemy.pool.base:_ConnectionRecord",)
 _ASYNCPG_POOLS = ("asyncpg.pool:Pool", "asyncpg.pool:PoolConnectionHolder")
 _REDIS_POOLS = ("redis.connection:ConnectionPool", "redis.asyncio.connection:ConnectionPool")
 
