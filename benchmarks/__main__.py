@@ -1,4 +1,4 @@
-"""One report on what we cost: tasks, steps, iterations, work items, locks, a request, an exit."""
+"""One report on what we cost: tasks, steps, iterations, work items, locks, pools, a request, an exit."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import platform
 from pathlib import Path
 from typing import Any
 
+from benchmarks import connections, logs, loops, pools, report, request, task_spans, tasks, waits
 from benchmarks import exit as ending
-from benchmarks import logs, loops, pools, report, request, task_spans, tasks, waits
 from benchmarks.environments import InstallError
 
 
@@ -19,7 +19,18 @@ def main() -> int:
     parser.add_argument(
         "part",
         nargs="?",
-        choices=["tasks", "task-spans", "loops", "pools", "waits", "logs", "request", "exit", "all"],
+        choices=[
+            "tasks",
+            "task-spans",
+            "loops",
+            "pools",
+            "waits",
+            "connections",
+            "logs",
+            "request",
+            "exit",
+            "all",
+        ],
         default="all",
     )
     parser.add_argument(
@@ -44,6 +55,10 @@ def main() -> int:
         print(f"\n{text}" if arguments.part == "all" else text, flush=True)
     if arguments.part in ("waits", "all"):
         text, data["waits"] = waits.run(waits.QUICK if arguments.quick else waits.FULL)
+        print(f"\n{text}" if arguments.part == "all" else text, flush=True)
+    if arguments.part in ("connections", "all"):
+        effort = connections.QUICK if arguments.quick else connections.FULL
+        text, data["connections"] = connections.run(effort)
         print(f"\n{text}" if arguments.part == "all" else text, flush=True)
     if arguments.part in ("logs", "all"):
         text, data["logs"] = logs.run(logs.QUICK if arguments.quick else logs.FULL)

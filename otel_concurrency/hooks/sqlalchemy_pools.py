@@ -94,12 +94,10 @@ class SQLAlchemyPoolHook:
 
         @functools.wraps(bound)
         def checkout(cls: Any, pool: Any) -> Any:
-            if not switch.is_on:
-                return get(cls, pool)
             try:
                 counts: ConnectionPoolProbe | None = pool._otel_concurrency_pool
             except AttributeError:
-                counts = enrol(pool)
+                counts = enrol(pool) if switch.is_on else None
             if counts is None:
                 return get(cls, pool)
             asked = counts.asks()
@@ -153,9 +151,12 @@ class SQLAlchemyPoolHook:
 def _observe_checkin(original: Callable[..., Any], switch: Switch) -> Any:
     @functools.wraps(original)
     def checkin(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if switch.is_on:
-            # Before, not after: then the next one may have it already.
-            _give_back(self._ConnectionRecord__pool, self)
+        try:
+            counts: ConnectionPoolProbe | None = self._ConnectionRecord__pool._otel_concurrency_pool
+        except AttributeError:  # somebody had it before we were there
+            counts = None
+        if counts is not None:
+            counts.gives_back(id(self))  # before, not after: then the next one may have it already
         return original(self, *args, **kwargs)
 
     return checkin
@@ -164,20 +165,12 @@ def _observe_checkin(original: Callable[..., Any], switch: Switch) -> Any:
 def _observe_detach(original: Callable[..., Any], switch: Switch) -> Any:
     @functools.wraps(original)
     def detach(self: Any) -> Any:
-        if switch.is_on:
-            _give_back(self._pool, self._connection_record)
+        counts: ConnectionPoolProbe | None = getattr(self._pool, POOL_KEY, None)
+        if counts is not None:
+            counts.gives_back(id(self._connection_record))
         return original(self)
 
     return detach
-
-
-def _give_back(pool: Any, record: object) -> None:
-    try:
-        counts: ConnectionPoolProbe | None = pool._otel_concurrency_pool
-    except AttributeError:  # somebody had it before we were there
-        return
-    if counts is not None:
-        counts.gives_back(id(record))
 
 
 def _observe_connect(original: Callable[..., Any], switch: Switch) -> Any:

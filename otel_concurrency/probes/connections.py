@@ -7,16 +7,17 @@ reads.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
 import time
 import weakref
+from asyncio import _get_running_loop, current_task
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import count
+from time import monotonic_ns
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from otel_concurrency.probes.event_counts import EventCounts
@@ -138,7 +139,7 @@ class ConnectionPoolProbe:
     def asks(self) -> int:
         """Note that somebody asks for a connection; returns what `has`, `gives_up` or `is_denied` takes."""
         number = next(_numbers)
-        self.waits[number] = time.monotonic_ns()
+        self.waits[number] = monotonic_ns()
         return number
 
     def has(self, asked: int, connection: Hashable) -> None:
@@ -148,7 +149,7 @@ class ConnectionPoolProbe:
             asked: What `asks` returned.
             connection: What `gives_back` will say; its `id`, as a rule.
         """
-        now_ns = time.monotonic_ns()
+        now_ns = monotonic_ns()
         ns = now_ns - self.waits.pop(asked, now_ns)
         self.held[connection] = (now_ns, _who())
         if ns < AT_ONCE_NS:
@@ -166,14 +167,14 @@ class ConnectionPoolProbe:
             asked: As for `has`.
             error: Why; a coroutine or greenlet that is let go of is in no place to tell anything.
         """
-        now_ns = time.monotonic_ns()
+        now_ns = monotonic_ns()
         ns = now_ns - self.waits.pop(asked, now_ns)
         if ns >= AT_ONCE_NS and type(error).__name__ not in _LET_GO:
             self._probe.tell_waited(self.name, ns)
 
     def is_denied(self, asked: int) -> None:
         """Note that somebody was sent away, because none of the connections came back in time."""
-        now_ns = time.monotonic_ns()
+        now_ns = monotonic_ns()
         self._probe.timed_out(self, now_ns - self.waits.pop(asked, now_ns), now_ns)
 
     def gives_back(self, connection: Hashable) -> None:
@@ -181,7 +182,7 @@ class ConnectionPoolProbe:
         held = self.held.pop(connection, None)
         if held is not None:
             pending = self._row.use_times.pending
-            pending.append(time.monotonic_ns() - held[0])
+            pending.append(monotonic_ns() - held[0])
             if len(pending) >= MAX_PENDING:
                 self._probe.sort_in(self._row.use_times)
 
@@ -330,9 +331,8 @@ _numbers = count(1)
 
 def _who() -> str:
     """Return the name of the task that runs, or of the thread."""
-    loop = asyncio._get_running_loop()
-    task = None if loop is None else asyncio.current_task(loop)
-    if task is not None:
+    loop = _get_running_loop()
+    if loop is not None and (task := current_task(loop)) is not None:
         return task.get_name()
     # `threading.current_thread()` would register a dummy, for good, for a thread that C code started.
     thread = threading._active.get(threading.get_ident())  # type: ignore[attr-defined]

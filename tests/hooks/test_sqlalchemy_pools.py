@@ -11,13 +11,15 @@ from typing import Any
 
 import pytest
 import sqlalchemy
+import sqlalchemy.exc
 from sqlalchemy import create_engine, log, pool, text
+from sqlalchemy.engine import Engine
 from sqlalchemy.pool import base
 
 from otel_concurrency.hooks.sqlalchemy_pools import NAME_KEY, POOL_KEY, SQLAlchemyPoolHook
 from otel_concurrency.probes.connections import ConnectionLevel, ConnectionProbe, ConnectionRow
 
-Make = Callable[..., sqlalchemy.Engine]
+Make = Callable[..., Engine]
 ORIGINALS = {
     (base._ConnectionRecord, "checkout"): vars(base._ConnectionRecord)["checkout"],
     (base._ConnectionRecord, "checkin"): vars(base._ConnectionRecord)["checkin"],
@@ -46,9 +48,9 @@ def hook(probe: ConnectionProbe) -> Iterator[SQLAlchemyPoolHook]:
 @pytest.fixture
 def engine(hook: SQLAlchemyPoolHook, tmp_path: Path) -> Iterator[Make]:
     """Makes engines with a pool of two, one of these kept."""
-    made: list[sqlalchemy.Engine] = []
+    made: list[Engine] = []
 
-    def make(**options: Any) -> sqlalchemy.Engine:
+    def make(**options: Any) -> Engine:
         options = {
             "poolclass": pool.QueuePool,
             "pool_size": 1,
@@ -161,7 +163,7 @@ def test_a_connection_that_is_let_go_of_comes_back(engine: Make, probe: Connecti
         (pool.AssertionPool, {}, ConnectionLevel(1), ConnectionLevel(0)),
         (
             pool.QueuePool,
-            {"pool_size": 0},
+            {"pool_size": 0, "max_overflow": -1},
             ConnectionLevel(1, 0, limit=None, idle_max=None),
             ConnectionLevel(0, 1, limit=None, idle_max=None),
         ),

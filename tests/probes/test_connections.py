@@ -55,7 +55,7 @@ class Heard:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(connections, "time", clock)
+    monkeypatch.setattr(connections, "monotonic_ns", clock.monotonic_ns)
     return clock
 
 
