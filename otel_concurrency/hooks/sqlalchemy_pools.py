@@ -115,7 +115,7 @@ class SQLAlchemyPoolHook:
         return classmethod(checkout)
 
     def _observe_engine(self, original: Callable[..., None], switch: Switch) -> Any:
-        mark = self._mark
+        remember = self._remember
 
         @functools.wraps(original)
         def instance_logger(instance: Any, *args: Any, **kwargs: Any) -> None:
@@ -124,7 +124,8 @@ class SQLAlchemyPoolHook:
                 try:
                     url, dialect = getattr(instance, "url", None), getattr(instance, "dialect", None)
                     if url is not None and dialect is not None:
-                        mark(dialect, NAME_KEY, _name_of(url))
+                        setattr(dialect, NAME_KEY, _name_of(url))
+                        remember(dialect)
                 except Exception:
                     _logger.debug("an engine has no address that we know", exc_info=True)
 
@@ -137,13 +138,13 @@ class SQLAlchemyPoolHook:
                 dialect = pool._dialect
                 named = getattr(dialect, NAME_KEY, None) or getattr(dialect, "name", None) or "sqlalchemy"
                 counts = self._probe.pool(pool.logging_name or named, pool, _level)
-            self._mark(pool, POOL_KEY, counts)
+            counts = vars(pool).setdefault(POOL_KEY, counts)  # other threads may be here, too
+            self._remember(pool)
         except Exception:
             _logger.debug("a pool of SQLAlchemy's is not observed", exc_info=True)
         return counts
 
-    def _mark(self, marked: Any, key: str, value: object) -> None:
-        setattr(marked, key, value)
+    def _remember(self, marked: Any) -> None:
         number, known = id(marked), self._marked
         known[number] = weakref.ref(marked, lambda _: known.pop(number, None))
 
