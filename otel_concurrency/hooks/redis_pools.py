@@ -69,9 +69,15 @@ _Stand = Callable[..., Any]
 def _patches(module: ModuleType, lends: _Stand, takes_back: _Stand, connects: _Stand) -> list[Patch]:
     return [
         *(Patch(getattr(module, pool), "get_connection", switched(lends)) for pool in _POOLS),
-        *(Patch(getattr(module, pool), "release", switched(takes_back)) for pool in _POOLS),
+        *(Patch(pool, "release", switched(takes_back)) for pool in _taking_back(module)),
         *(Patch(getattr(module, connection), "_connect", switched(connects)) for connection in _CONNECTIONS),
     ]
+
+
+def _taking_back(module: ModuleType) -> list[Any]:
+    """Return the pools with a `release` of their own, not one that hands on to that of the plain pool."""
+    pools = [getattr(module, name) for name in _POOLS]
+    return [pool for pool in pools if "__class__" not in pool.release.__code__.co_freevars]
 
 
 def name_of(pool: Any) -> str:

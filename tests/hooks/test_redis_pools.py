@@ -326,7 +326,12 @@ def test_what_is_put_back_is_what_was_there(address: str) -> None:
     hook = RedisPoolHook(probe)
     hook.install()
     hook.install()
-    assert [one is not other for one, other in zip(functions(), before, strict=True)] == [True] * 12
+    now = functions()
+    # The blocking pool of asyncio hands on to the plain one (redis-py 5.0 but for its first releases).
+    handed_on = before[9].__code__.co_freevars == ("__class__",)
+    assert [now[place] is before[place] for place in range(12)] == [
+        place == 9 and handed_on for place in range(12)
+    ]
     with pool_of("ConnectionPool", address, 1) as pool:
         connection = pool.get_connection(*COMMAND)
         hook.remove()
