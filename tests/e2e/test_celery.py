@@ -23,7 +23,7 @@ redis = pytest.importorskip("redis", reason="the client of redis is not installe
 
 pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="there is no fork"),
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(400),
 ]
 
 LOAD = Path(__file__).with_name("celery_load.py")
@@ -201,7 +201,7 @@ def test_a_task_counts_once_although_its_broker_dies_and_delivers_it_again(
             server.kill()
             wait(lambda: load.begun() == 0)
             server.start()
-            wait(lambda: load.is_done(count))
+            wait(lambda: load.is_done(count), 240)
     finally:
         server.stop()
     runs = load.runs()
