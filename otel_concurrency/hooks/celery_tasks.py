@@ -15,11 +15,12 @@ import logging
 import sys
 import time
 import weakref
-from collections.abc import Callable, Iterable
-from types import ModuleType
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from threading import get_ident
+from types import MappingProxyType, ModuleType
+from typing import Any
 
-from otel_concurrency.hooks.celery_messages import Message, stamp
+from otel_concurrency.hooks.celery_messages import due_unix_ns, read, stamp
 from otel_concurrency.hooks.child_exit import is_child
 from otel_concurrency.hooks.imports import when_imported
 from otel_concurrency.probes.celery_tasks import CeleryProbe
@@ -32,7 +33,8 @@ UNKNOWN = "_unknown"
 
 POOL_KIND = "celery"
 
-_OUTCOMES = {"SUCCESS": "finished", "FAILURE": "failed", "RETRY": "retried", "IGNORED": "ignored"}
+_OUTCOMES = {"RETRY": "retried", "IGNORED": "ignored"}
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 _DEATHS = ("TimeLimitExceeded", "WorkerLostError")  # of billiard
 _NOT_REGISTERED = "celery.exceptions.NotRegistered"
 _MAX_TOLD = 1_000
@@ -76,7 +78,8 @@ class CeleryHook:
         return f"<CeleryHook [{'connected' if self._connected else 'removed'}]>"
 
     def _begin(self) -> None:
-        self._running: dict[int, _Run] = {}  # by the id of Celery's own record of it
+        # By id and thread: key, whether another run of it is one of the same message, when it began, its try.
+        self._running: dict[tuple[Any, int], tuple[int, bool, int, int]] = {}
         self._told: dict[str, None] = {}  # ids of tasks whose process has died
         self._worker: Callable[[], Any] = _nobody
 
@@ -131,33 +134,37 @@ class CeleryHook:
             "task_received": self._received,
             "task_prerun": self._began,
             "task_postrun": self._ended,
-            "task_failure": self._died,
-            "task_retry": self._retried,
-            "task_revoked": self._revoked,
-            "task_rejected": self._rejected,
-            "task_unknown": self._not_registered,
-            "worker_init": self._worker_begins,
+            "task_failure": self._guarded(self._died),
+            "task_retry": self._guarded(self._retried),
+            "task_revoked": self._guarded(self._revoked),
+            "task_rejected": self._guarded(self._rejected),
+            "task_unknown": self._guarded(self._not_registered),
+            "worker_init": self._guarded(self._worker_begins),
         }
         if not all(hasattr(getattr(signals, name, None), "connect") for name in receivers):
             _logger.debug("this Celery has other signals than we know; its tasks are not counted")
             return
-        for name, receive in receivers.items():
-            signal, receiver = getattr(signals, name), self._guarded(receive)
+        for name, receiver in receivers.items():
+            signal = getattr(signals, name)
             signal.connect(receiver, weak=False)
             self._connected.append((signal, receiver))
 
     def _guarded(self, receive: Callable[..., None]) -> Callable[..., None]:
-        """Keep our trouble to ourselves: Celery would tell of it with every task."""
+        """Keep our trouble to ourselves, as the four that come with each task do in a shorter way."""
 
         def receiver(sender: Any = None, **told: Any) -> None:
             try:
                 receive(sender, **told)
             except Exception:
-                if not self._has_failed:
-                    self._has_failed = True
-                    _logger.exception("A Celery task is not counted as it should be; said once")
+                self._complain()
 
         return receiver
+
+    def _complain(self) -> None:
+        """Tell of our trouble; Celery would do so with every task."""
+        if not self._has_failed:
+            self._has_failed = True
+            _logger.exception("A Celery task is not counted as it should be; said once")
 
     def _worker_begins(self, sender: Any, **_: Any) -> None:
         self._worker = weakref.ref(sender)
@@ -169,66 +176,96 @@ class CeleryHook:
             self._runs = SharedRuns(self._now_ns)
         return self._runs
 
-    def _sent(self, sender: Any, headers: Any = None, **_: Any) -> None:
-        if isinstance(headers, dict):
-            stamp(headers, self._clock())
+    def _sent(self, sender: Any = None, headers: Any = None, **_: Any) -> None:
+        try:
+            if isinstance(headers, dict):
+                stamp(headers, self._clock())
+        except Exception:
+            self._complain()
 
-    def _received(self, sender: Any, request: Any = None, **_: Any) -> None:
-        self._shared().receive(Message.received(request).key)
-        if self._told:
-            self._told.pop(request.id, None)
+    def _received(self, sender: Any = None, request: Any = None, **_: Any) -> None:
+        try:
+            (self._runs or self._shared()).receive(read(request.request_dict)[0])
+            if self._told:
+                self._told.pop(request.id, None)
+        except Exception:
+            self._complain()
 
-    def _began(self, sender: Any, task: Any = None, **_: Any) -> None:
-        request = task.request
-        delivery = request.delivery_info or {}
-        redelivered = bool(delivery.get("redelivered"))
-        message = Message.running(request)
-        queue_ns = prefetch_ns = None
-        key, now_ns = 0, self._now_ns()
-        if not request.is_eager:  # just called
-            key = message.key
-            received_ns = self._shared().received_ns(key)
-            due_ns = message.due_for_ns(self._clock)
-            if message.sent_ns:
-                queue_ns = min(self._clock() - message.sent_ns, due_ns)
-            if received_ns:
-                prefetch_ns = max(0, min(now_ns - received_ns, due_ns))
-        self._probe.began(
-            task.name, delivery.get("routing_key") or "", queue_ns, prefetch_ns, redelivered=redelivered
-        )
-        self._running[id(request)] = _Run(key, message.is_stamped or redelivered, now_ns)
-
-    def _ended(self, sender: Any, task: Any = None, state: Any = None, retval: Any = None, **_: Any) -> None:
-        request = task.request
-        run = self._running.pop(id(request), None)
-        if run is None:
-            return
-        run_ns = self._now_ns() - run.began_ns
-        name, error_type = task.name, ""
-        outcome = _OUTCOMES.get(state)
-        if outcome == "failed":
-            error_type = type_name(type(retval))
-        elif outcome == "retried":
-            self._probe.retried(name)
-        elif outcome is None:
-            if state == "REJECTED":
-                outcome = "requeued" if getattr(retval, "requeue", False) else "rejected"
-            elif self._is_child:
-                return  # it ends with its process, and the main process tells
+    def _began(self, sender: Any = None, task_id: Any = None, task: Any = None, **_: Any) -> None:
+        try:
+            told = vars(task.request)
+            delivery = told.get("delivery_info") or _NOTHING
+            redelivered = bool(delivery.get("redelivered"))
+            queue_ns = prefetch_ns = None
+            key, first, sent = read(told)
+            now_ns = self._now_ns()
+            if told.get("is_eager"):  # just called
+                key = 0
             else:
-                outcome = "failed"
-                kind = sys.exc_info()[0]
-                error_type = type_name(kind) if kind is not None else ""
-        is_first = not run.key or outcome == "requeued" or self._shared().end(run.key)
-        if is_first or not run.is_known:
-            self._probe.ended(name, outcome, error_type, run_ns)
-        else:
-            self._probe.repeated(name, outcome, run_ns)
-            self._repeated(name, request.id, request.retries or 0, outcome)
+                received_ns = (self._runs or self._shared()).received_ns(key)
+                if received_ns:
+                    prefetch_ns = now_ns - received_ns
+                if sent.isdecimal():
+                    queue_ns = self._clock() - int(sent)
+                if told.get("eta") and (due_ns := due_unix_ns(told["eta"])):
+                    due_ns = self._clock() - due_ns
+                    queue_ns = None if queue_ns is None else min(queue_ns, due_ns)
+                    prefetch_ns = None if prefetch_ns is None else max(0, min(prefetch_ns, due_ns))
+            queue = delivery.get("routing_key") or ""
+            self._probe.began(task.name, queue, queue_ns, prefetch_ns, redelivered=redelivered)
+            run = (key, redelivered or first != "", now_ns, told.get("retries") or 0)
+            self._running[task_id, get_ident()] = run
+        except Exception:
+            self._complain()
+
+    def _ended(
+        self,
+        sender: Any = None,
+        task_id: Any = None,
+        task: Any = None,
+        state: Any = None,
+        retval: Any = None,
+        **_: Any,
+    ) -> None:
+        try:
+            run = self._running.pop((task_id, get_ident()), None)
+            if run is None:
+                return
+            key, is_known, began_ns, task_try = run
+            run_ns = self._now_ns() - began_ns
+            name = task.name
+            outcome, error_type = self._outcome(state, retval)
+            if outcome is None:
+                return
+            if outcome == "retried":
+                self._probe.retried(name)
+            is_first = not key or outcome == "requeued" or (self._runs or self._shared()).end(key)
+            if is_first or not is_known:
+                self._probe.ended(name, outcome, error_type, run_ns)
+            else:
+                self._probe.repeated(name, outcome, run_ns)
+                self._repeated(name, task_id, task_try, outcome)
+        except Exception:
+            self._complain()
+
+    def _outcome(self, state: Any, retval: object) -> tuple[str | None, str]:
+        """Return how a run ended, and what it raised; None where it has not, for us."""
+        if state == "SUCCESS":
+            return "finished", ""
+        if state == "FAILURE":
+            return "failed", type_name(type(retval))
+        if state == "REJECTED":
+            return "requeued" if getattr(retval, "requeue", False) else "rejected", ""
+        if state in _OUTCOMES:
+            return _OUTCOMES[state], ""
+        if self._is_child:
+            return None, ""  # it ends with its process, and the main process tells
+        kind = sys.exc_info()[0]
+        return "failed", type_name(kind) if kind is not None else ""
 
     def _died(self, sender: Any, task_id: Any = None, exception: Any = None, **_: Any) -> None:
         """Count a run whose process was killed; what a task raises itself ends in `_ended`."""
-        if type(exception).__name__ not in _DEATHS or self._is_child or self._is_running(sender):
+        if type(exception).__name__ not in _DEATHS or self._is_child or self._is_running(task_id):
             return
         if task_id not in self._told:  # both the time limit and the lost process may be told of
             if len(self._told) >= _MAX_TOLD:
@@ -236,14 +273,14 @@ class CeleryHook:
             self._told[task_id] = None
             self._probe.ended(sender.name, "failed", type_name(type(exception)))
 
-    def _retried(self, sender: Any, reason: Any = None, **_: Any) -> None:
+    def _retried(self, sender: Any, request: Any = None, reason: Any = None, **_: Any) -> None:
         """Count a retry that the main process asks for, the task's own having died."""
-        if reason is not None and not self._is_child and not self._is_running(sender):
+        if reason is not None and not self._is_child and not self._is_running(request.id):
             self._probe.retried(sender.name)
             self._probe.ended(sender.name, "retried")
 
     def _revoked(self, sender: Any, request: Any = None, **_: Any) -> None:
-        if not self._is_child and self._shared().end(Message.running(request).key):
+        if not self._is_child and self._shared().end(read(vars(request))[0]):
             self._probe.ended(sender.name, "revoked")
 
     def _rejected(self, sender: Any, exc: Any = None, **_: Any) -> None:
@@ -252,22 +289,8 @@ class CeleryHook:
     def _not_registered(self, sender: Any, **_: Any) -> None:
         self._probe.ended(UNKNOWN, "rejected", _NOT_REGISTERED)
 
-    def _is_running(self, task: Any) -> bool:
-        return bool(self._running) and id(task.request) in self._running
-
-
-class _Run(NamedTuple):
-    """A run that has begun.
-
-    Attributes:
-        key: What it is of; 0 where the task was just called, and nobody else can run it.
-        is_known: Whether another run of this key is one of the same message.
-        began_ns: When.
-    """
-
-    key: int
-    is_known: bool
-    began_ns: int
+    def _is_running(self, task_id: object) -> bool:
+        return (task_id, get_ident()) in self._running
 
 
 def _nobody() -> None:

@@ -25,7 +25,7 @@ def in_child(act: Callable[[], None]) -> None:
 
 def test_a_run_is_the_first_to_end_once() -> None:
     runs = SharedRuns()
-    key = run_key("a", 0)
+    key = run_key(("a", 0))
     assert not runs.has_ended(key)
     assert [runs.end(key), runs.end(key)] == [True, False]
     assert runs.has_ended(key)
@@ -33,7 +33,7 @@ def test_a_run_is_the_first_to_end_once() -> None:
 
 def test_keys_tell_tries_apart() -> None:
     runs = SharedRuns()
-    keys = [run_key("a", 0), run_key("a", 1), run_key("b", 0), run_key("a", 0, "x")]
+    keys = [run_key(("a", 0)), run_key(("a", 1)), run_key(("b", 0)), run_key(("a", 0, "x"))]
     assert [runs.end(key) for key in keys] == [True] * 4
 
 
@@ -77,7 +77,7 @@ def test_a_bucket_that_is_full_forgets(monkeypatch: pytest.MonkeyPatch) -> None:
         return now[0]
 
     runs = SharedRuns(tick)
-    keys = [run_key(number) for number in range(9)]
+    keys = [run_key(("a", number)) for number in range(9)]
     for key in keys:
         runs.receive(key)
         runs.end(key)
@@ -89,6 +89,6 @@ def test_a_bucket_that_is_full_forgets(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_many_are_remembered() -> None:
     """Nothing is forgotten while the tables are far from full."""
     runs = SharedRuns()
-    keys = [run_key(str(number), 0) for number in range(5_000)]
+    keys = [run_key((str(number), 0)) for number in range(5_000)]
     assert sum(runs.end(key) for key in keys) == 5_000
     assert sum(runs.has_ended(key) for key in keys) == 5_000
