@@ -268,7 +268,8 @@ def test_what_we_cannot_tell_harms_nobody(
 
     made = engine()
     monkeypatch.setattr(probe, "pool", fail)
-    assert made.connect().execute(text("select 1")).scalar() == 1
+    with made.connect() as one:
+        assert one.execute(text("select 1")).scalar() == 1
     assert probe.read() == []
 
 
