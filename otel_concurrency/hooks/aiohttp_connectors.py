@@ -97,11 +97,14 @@ class AiohttpConnectorHook:
     def _time(self, original: Callable[..., Awaitable[Any]], switch: Switch) -> Callable[..., Awaitable[Any]]:
         @functools.wraps(original)
         async def _wait_for_available_connection(connector: Any, key: Any, *args: Any, **kwargs: Any) -> Any:
-            began_ns = now_ns()
+            began_ns, is_dropped = now_ns(), False
             try:
                 return await original(connector, key, *args, **kwargs)
+            except GeneratorExit:  # wherever the collector runs, among others' spans
+                is_dropped = True
+                raise
             finally:
-                if switch.is_on:
+                if switch.is_on and not is_dropped:
                     self._fence(self._tell, key, now_ns() - began_ns)
 
         return _wait_for_available_connection
@@ -114,6 +117,9 @@ class AiohttpConnectorHook:
             self._waits[task] = req.connection_key, now_ns()
             try:
                 return await original(connector, req, *args, **kwargs)
+            except GeneratorExit:  # as above
+                self._waits.pop(task, None)
+                raise
             finally:
                 self._end_wait(task, switch)
 

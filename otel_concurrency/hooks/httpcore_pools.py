@@ -140,6 +140,8 @@ class HttpcorePoolHook:
             wait = getattr(request, _WAIT, None) or _Wait(request, self._tell_fenced, unavailable)
             try:
                 connection = await original(request, *args, **kwargs)
+            except GeneratorExit:  # wherever the collector runs, among others' spans
+                raise
             except BaseException as error:
                 wait.ends()
                 wait.is_over(timed_out=isinstance(error, timeout))
@@ -225,6 +227,8 @@ class _AsyncTried(_Given):
             response = await self._connection.handle_async_request(request)
         except self._wait.unavailable:
             self._wait.goes_on()
+            raise
+        except GeneratorExit:  # as above
             raise
         except BaseException:
             self._wait.is_over()

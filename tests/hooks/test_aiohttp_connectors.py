@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import aiohttp
 import pytest
@@ -21,6 +21,13 @@ from tests.loops import run
 from tests.slow_server import SlowServer
 
 NAMES = ("__init__", "connect", "_get", "_wait_for_available_connection")
+
+
+class Key(NamedTuple):
+    """Of a connection, as far as it matters here."""
+
+    host: str
+    port: int
 
 
 class Listening:
@@ -179,6 +186,24 @@ def test_who_gives_up_has_waited_till_then(
     took = time.monotonic() - began
     cancelled, late, last = listening.seconds
     assert 0.049 <= cancelled < 0.099 <= late < last < took
+
+
+def test_a_request_that_is_dropped_in_its_wait_tells_nothing(listening: Listening) -> None:
+    """It ends wherever the garbage collector runs, in the midst of somebody else's request."""
+
+    async def main() -> None:
+        connector = aiohttp.TCPConnector(limit=1)
+        key: Any = Key("here", 80)
+        wait = getattr(connector, "_wait_for_available_connection", None)
+        if wait is None:
+            pytest.skip("aiohttp before 3.10")
+        coroutine = wait(key, [])
+        coroutine.send(None)
+        coroutine.close()
+        await connector.close()
+
+    asyncio.run(main())
+    assert listening.told == []
 
 
 def test_a_closed_or_dropped_connector_is_known_no_more(

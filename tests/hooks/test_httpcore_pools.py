@@ -209,8 +209,21 @@ def test_who_gives_up_has_waited_till_then(listening: Listening, server: SlowSer
     ]
 
 
+def test_a_request_that_is_dropped_in_its_wait_tells_nothing(listening: Listening) -> None:
+    """It ends wherever the garbage collector runs, in the midst of somebody else's request."""
+
+    async def main() -> None:
+        async with httpcore.AsyncConnectionPool(max_connections=0) as pool:
+            coroutine = pool.handle_async_request(httpcore.Request("GET", "http://here/"))
+            coroutine.send(None)
+            coroutine.close()
+
+    anyio.run(main)
+    assert listening.told == []
+
+
 def test_threads_wait_as_tasks_do(listening: Listening, server: SlowServer) -> None:
-    server.seconds = 0.05
+    server.seconds = 0.2  # threads may ask some ms after each other
     barrier = threading.Barrier(6)
     limits = httpx.Limits(max_connections=2)
     with httpx.Client(limits=limits, trust_env=False, timeout=10) as pool, ThreadPoolExecutor(6) as threads:
@@ -225,8 +238,8 @@ def test_threads_wait_as_tasks_do(listening: Listening, server: SlowServer) -> N
             Server("127.0.0.1", server.port): ServerLevel(active=0, idle=2, pending=0)
         }
     one, two, three, four = listening.seconds
-    assert 0.045 <= one <= two
-    assert 0.095 <= three <= four
+    assert 0.15 <= one <= two
+    assert 0.35 <= three <= four
 
 
 def test_a_thread_that_waits_too_long(listening: Listening, server: SlowServer) -> None:
