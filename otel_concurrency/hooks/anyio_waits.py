@@ -117,12 +117,12 @@ class AnyIOWaitHook:
             _logger.debug("%r of this AnyIO waits for no future of its own", owner)
 
     def _told(self, original: FunctionType, switch: Switch, kind: int) -> FunctionType:
-        waits = self._waits
+        wait_begins, wait_for = self._waits.wait_begins, self._waits.wait_for
 
         def future(*args: Any, **kwargs: Any) -> asyncio.Future[Any]:
             made: asyncio.Future[Any] = asyncio.Future(*args, **kwargs)
-            if switch.is_on and not waits.wait_begins(kind):
-                waits.wait_for(made, kind)
+            if switch.is_on and not wait_begins(kind):
+                wait_for(made, kind)
             return made
 
         return rebound(original, asyncio=stand_in(asyncio, "Future", future))

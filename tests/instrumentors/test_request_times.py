@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
+import anyio
+import anyio.lowlevel
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -324,6 +326,48 @@ def test_what_tasks_wait_for_locks(plain: Requests, native: bool, loop_factory: 
     assert told <= waited
     assert told >= 0.9 * waited
     assert told >= 0.054
+    assert "concurrency.wait.lock" not in plain.said()["nothing"]
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_what_the_task_of_a_request_waits_for_locks_of_anyio(
+    plain: Requests, native: bool, backend: str
+) -> None:
+    """Somebody holds the lock for 20 ms, and then the place that a limiter has."""
+    waited = 0.0
+
+    async def handle() -> None:
+        lock, limiter = anyio.Lock(), anyio.CapacityLimiter(1)
+
+        async def hold(one: Any) -> None:
+            async with one:
+                while not one.statistics().tasks_waiting:
+                    await anyio.lowlevel.checkpoint()
+                await anyio.sleep(0.02)
+
+        async def wait_for(one: Any) -> None:
+            nonlocal waited
+            began = time.perf_counter()
+            async with one:
+                waited += time.perf_counter() - began
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(hold, lock)
+            while not lock.locked():
+                await anyio.lowlevel.checkpoint()
+            with plain.request("GET"):
+                await wait_for(lock)
+                group.start_soon(hold, limiter)
+                while not limiter.borrowed_tokens:
+                    await anyio.lowlevel.checkpoint()
+                await wait_for(limiter)
+            with plain.request("nothing"):
+                async with lock, limiter:
+                    pass
+
+    anyio.run(handle, backend=backend)
+    told = plain.said()["GET"]["concurrency.wait.lock"]
+    assert 0.04 <= told <= waited
     assert "concurrency.wait.lock" not in plain.said()["nothing"]
 
 
