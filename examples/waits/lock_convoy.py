@@ -1,7 +1,7 @@
 """Requests queue up for one lock: they are slow, and the event loop has nothing to do.
 
-You will see: of type `lock` 9 `asyncio.sync.contentions` and 4.5 s of `asyncio.sync.wait.time`; on each span
-`concurrency.wait.lock`, which is all of its time but 0.1 s.
+You will see: of type `lock` 9 `asyncio.sync.contentions` and 9 s of `asyncio.sync.wait.time`; on each span
+`concurrency.wait.lock`, which is all of its time but 0.2 s.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ async def main() -> None:
 
     async def handle() -> None:
         async with lock:
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.2)
 
     await serve(handle, 10)
 

@@ -1,7 +1,7 @@
 """A semaphore lets two requests through at a time, and ten come.
 
-You will see: of type `semaphore` 8 `asyncio.sync.contentions` and 2 s of `asyncio.sync.wait.time`; on the
-spans of those that waited `concurrency.wait.lock`, which is all of their time but 0.1 s.
+You will see: of type `semaphore` 8 `asyncio.sync.contentions` and 4 s of `asyncio.sync.wait.time`; on the
+spans of those that waited `concurrency.wait.lock`, which is all of their time but 0.2 s.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ async def main() -> None:
 
     async def handle() -> None:
         async with semaphore:
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.2)
 
     await serve(handle, 10)
 

@@ -155,9 +155,13 @@ class Workshop:
         if missing := [name for name in wanted if name not in self._versions]:
             return f"{' and '.join(missing)} not installed"
         try:
-            self._source(library)
+            source = self._source(library)
         except UpstreamError as error:
             return str(error)
+        if absent := [
+            word for word in library.tests if word.endswith(".py") and not (source / word).exists()
+        ]:
+            return f"{self.release(module)} has no {' and '.join(absent)}"
         return servers.why_not(library.server)
 
     @contextmanager

@@ -131,7 +131,7 @@ def play(request: pytest.FixtureRequest, receiver: OtlpProtoTestServer) -> Play:
 
 @pytest.mark.parametrize(
     ("name", "kind", "places", "ideal_s"),
-    [("lock_convoy", "lock", 1, 4.5), ("semaphore_too_small", "semaphore", 2, 2.0)],
+    [("lock_convoy", "lock", 1, 9.0), ("semaphore_too_small", "semaphore", 2, 4.0)],
 )
 def test_who_waits_for_a_place_waits_until_another_request_has_left(
     play: Play, name: str, kind: str, places: int, ideal_s: float

@@ -141,6 +141,19 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     assert workshop.why_not("redis.test_connection_pool") == "pytest-asyncio and pytest-timeout not installed"
 
 
+def test_a_release_without_these_tests_is_named(tmp_path: Path) -> None:
+    """SQLAlchemy 2.0 has other files than 2.1."""
+    from _conformance.libraries import Workshop
+
+    (tmp_path / "upstream-sources" / "sqlalchemy-2.0" / "test").mkdir(parents=True)
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\necho \'{"SQLAlchemy": "2.0"}\'\n')
+    python.chmod(0o755)
+    workshop = Workshop(str(python), {"OTEL_CONCURRENCY_CACHE": str(tmp_path)})
+    said = "sqlalchemy 2.0 has no test/base/test_concurrency.py"
+    assert workshop.why_not("sqlalchemy.test_concurrency") == said
+
+
 def test_sources_are_laid_out_for_each_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests write beside themselves; the kept ones stay as they are."""
     from _conformance import libraries, servers
