@@ -24,7 +24,7 @@ probe_wait_begins(TaskProbe *probe, PyObject *argument)
     if (step == NULL || step->live->done || step->row->probe != probe) {
         Py_RETURN_FALSE;
     }
-    wait_begin(probe, step->live, (int)row, monotonic_ns(&probe->state->clock));
+    wait_begin(probe, step->live, (int)row, step->began_ns, monotonic_ns(&probe->state->clock));
     Py_RETURN_TRUE;
 }
 

@@ -53,14 +53,22 @@ waits_grow(TaskProbe *probe)
     return 0;
 }
 
-/* Take what a task waits for out of the table; deletion by shifting back. Only for one whose bit is set. */
+/* Find what a task waits for. Only for one whose bit is set. */
+static size_t
+wait_find(TaskProbe *probe, Live *live)
+{
+    size_t place = wait_home(probe, live);
+    while (probe->waits[place].live != live) {
+        place = (place + 1) & probe->wait_mask;
+    }
+    return place;
+}
+
+/* Take it out of the table; deletion by shifting back. */
 static Wait
 wait_take(TaskProbe *probe, Live *live)
 {
-    size_t hole = wait_home(probe, live);
-    while (probe->waits[hole].live != live) {
-        hole = (hole + 1) & probe->wait_mask;
-    }
+    size_t hole = wait_find(probe, live);
     Wait taken = probe->waits[hole];
     for (size_t next = (hole + 1) & probe->wait_mask; probe->waits[next].live != NULL;
          next = (next + 1) & probe->wait_mask) {
@@ -95,12 +103,17 @@ wait_rows_reach(TaskProbe *probe, int row)
     return 0;
 }
 
+static NEVER_INLINE void wait_end(Live *live, int64_t now_ns);
+
 /* A task is about to wait, at the end of the step that runs now. */
 static void
-wait_begin(TaskProbe *probe, Live *live, int row, int64_t now_ns)
+wait_begin(TaskProbe *probe, Live *live, int row, int64_t step_began_ns, int64_t now_ns)
 {
     if (live->waits) {
-        (void)wait_take(probe, live); /* it did not, after all */
+        wait_end(live, step_began_ns);
+    }
+    if (live->waits) {
+        (void)wait_take(probe, live); /* it began in this step, so it did not, after all */
     }
     if (wait_rows_reach(probe, row) < 0) {
         probe->lost++;
@@ -117,14 +130,17 @@ wait_begin(TaskProbe *probe, Live *live, int row, int64_t now_ns)
     probe->wait_rows[row].contentions++;
 }
 
-/* Its next step begins. */
+/* A step of it has begun. The watcher tells of that when the step ends: a wait that began in there has just begun. */
 static NEVER_INLINE void
 wait_end(Live *live, int64_t now_ns)
 {
     TaskProbe *probe = live->row->probe;
+    if (probe->waits[wait_find(probe, live)].began_ns >= now_ns) {
+        return;
+    }
     Wait wait = wait_take(probe, live);
     WaitRow *row = &probe->wait_rows[wait.row];
-    int64_t ns = now_ns > wait.began_ns ? now_ns - wait.began_ns : 0;
+    int64_t ns = now_ns - wait.began_ns;
     row->wait_ns += ns;
     (void)histogram_observe(&row->durations, &probe->buckets, ns);
     if ((live->has_told | live->is_owner) && (wait.row & ((1 << KIND_BITS) - 1)) <= LAST_LOCK_KIND) {
