@@ -361,7 +361,7 @@ def test_what_the_task_of_a_request_waits_for_locks_of_anyio(
                 while not limiter.borrowed_tokens:
                     await anyio.lowlevel.checkpoint()
                 await wait_for(limiter)
-                # From CPython 3.14 on, the end of a wait is told at the end of the step that it was followed by.
+                # From CPython 3.14 on, the end of a wait is told at the end of the next step.
                 await anyio.lowlevel.checkpoint()
             with plain.request("nothing"):
                 async with lock, limiter:
