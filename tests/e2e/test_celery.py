@@ -183,9 +183,8 @@ def test_what_is_counted_is_what_the_tasks_say(
     assert {run.outcome for run in runs} == {"finished", "failed", "ignored", "rejected", "retried"}
 
 
-@pytest.mark.parametrize(
-    "count", [200, pytest.param(2_000, marks=pytest.mark.scenario)], ids=["some", "many"]
-)
+@pytest.mark.scenario  # how long Celery takes to come back is its own affair
+@pytest.mark.parametrize("count", [200, 2_000], ids=["some", "many"])
 def test_a_task_counts_once_although_its_broker_dies_and_delivers_it_again(
     count: int, tmp_path: Path, receiver: OtlpProtoTestServer
 ) -> None:
