@@ -96,6 +96,7 @@ class NativeTaskProbe(Untracked):
             how: What it would do, for a probe that can do it by itself.
         """
         self._native.tell_spans(begin, how)
+        self._foreign.span_key = how.key if how is not None else None  # requests hear of its waits
 
     def new_account(self) -> Account:
         """Return an account for a request that begins."""

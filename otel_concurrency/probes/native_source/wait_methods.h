@@ -24,6 +24,11 @@ probe_wait_begins(TaskProbe *probe, PyObject *argument)
     if (step == NULL || step->live->done || step->row->probe != probe) {
         Py_RETURN_FALSE;
     }
+#ifdef WATCH_CONTEXTS
+    if (creation_in_step(slot, slot->creation) != NULL) { /* who waits is not a task yet: an eager first step */
+        Py_RETURN_FALSE;
+    }
+#endif
     wait_begin(probe, step->live, (int)row, step->began_ns, monotonic_ns(&probe->state->clock));
     Py_RETURN_TRUE;
 }
