@@ -20,6 +20,7 @@ PREFIXES = ("process.", "python.process.", "python.thread.")
 OURS = {each.name for each in INSTRUMENTS if each.name.startswith(PREFIXES)} - {
     "process.shutdown.duration",
     "python.process.cpu.throttled.time",
+    "python.thread.sync.waiting",  # only where somebody waits
 }
 
 
