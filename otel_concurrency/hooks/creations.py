@@ -80,9 +80,9 @@ def _site(frame: FrameType | None, it: object) -> Site:
 
 def _constructs(frame: FrameType, it: object) -> bool:
     code = frame.f_code
-    if code.co_name != "__init__" or not code.co_argcount:
-        return False
-    return frame.f_locals.get(code.co_varnames[0]) is it
+    return code.co_name == "__init__" and any(
+        getattr(vars(kind).get("__init__"), "__code__", None) is code for kind in type(it).__mro__
+    )
 
 
 def _shown(site: Site) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import builtins
+import gc
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
@@ -12,6 +14,7 @@ from otel_concurrency.probes.tasks import LoopRow
 MAX_TASKS_READ = 10_000
 """Live tasks of a run whose states are looked at when asked; those of a larger one count as waiting."""
 
+_HOLDS_LOCALS = sys.version_info >= (3, 11)  # a coroutine does so itself, and needs no frame object for that
 _GROUP: type[BaseException] | None = getattr(builtins, "BaseExceptionGroup", None)  # CPython 3.11
 _MAX_NURSERIES = 32  # looked into, one inside the other
 
@@ -68,8 +71,13 @@ def _handle(coroutine: Any) -> Any:
     # AnyIO 4.14 `_core/_tasks.py`, `TaskHandle._run_coro`: each task of a task group.
     if _module(coroutine) != "anyio._core._tasks":
         return coroutine
-    carried = getattr(coroutine.cr_frame.f_locals.get("self"), "_coro", None)
-    return carried if hasattr(carried, "cr_code") else coroutine
+    # Not by `f_locals`: until CPython 3.12 that stays with the frame, and what fails there is in a cycle.
+    holder = coroutine if _HOLDS_LOCALS else coroutine.cr_frame
+    for held in gc.get_referents(holder):
+        if type(held).__module__ == "anyio._core._tasks":
+            carried = getattr(held, "_coro", None)
+            return carried if hasattr(carried, "cr_code") else coroutine
+    return coroutine
 
 
 def _start(coroutine: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import sys
 import traceback
@@ -284,6 +285,38 @@ def test_trouble_of_ours_never_reaches_the_application(
 
 async def of_a_group() -> None:
     await asyncio.sleep(0)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="exception groups came with CPython 3.11")
+def test_what_fails_in_an_anyio_task_group_is_in_no_cycle(
+    hook: TaskHook, lazy_loop_factory: LoopFactory
+) -> None:
+    """As in AnyIO's own `test_exception_refcycles_parent_task`: nothing is left to a collection."""
+
+    class DoneError(Exception):
+        pass
+
+    async def fails() -> None:
+        async with anyio.create_task_group():
+            raise DoneError
+
+    async def main() -> list[Any]:
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(fails)
+        except BaseException as error:
+            [inner] = error.exceptions  # type: ignore[attr-defined]
+            [kept] = inner.exceptions
+            del inner
+        del group
+        return [each for each in gc.get_referrers(kept) if not inspect.iscoroutine(each)]  # this one, that is
+
+    hook.install()
+    gc.disable()
+    try:
+        assert run(lazy_loop_factory, main()) == []
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("native", [True, False])
