@@ -22,7 +22,16 @@ NOT_IN_THE_SHOP = (
     "asyncio_eventloop_callback_queue_size",  # uvloop keeps these to itself
     "asyncio_eventloop_timer_count",
     "asyncio_eventloop_stall",  # nobody watches
+    "asyncio_queue_limit",  # no queue has one
+    "asyncio_sync_hold_duration",  # only with names
     "asyncio_timeout_expired",  # nothing takes so long
+    "celery_",
+    "db_client_",
+    "http_client_connection_limit_per_host",  # there is none
+    "http_client_connection_idle_limit",
+    "http_client_connection_wait_time",  # nobody waits
+    "http_client_connection_timeouts",
+    "python_thread_sync_waiting",
     "cpython_gil_probes",
     "cpython_gil_wait",
     "otel_concurrency_log_records",  # no lines of JSON are written
@@ -167,7 +176,10 @@ def test_the_names_in_the_docs_are_those_in_prometheus(shop: ShopRun, backend: B
     rows = re.findall(r"^\| `([a-z_.]+)` \| ([a-z -]+) \|.*\| `(\w+)` \|$", text, re.MULTILINE)
     assert [row[0] for row in rows] == [instrument.name for instrument in names.INSTRUMENTS]
 
-    found = backend.series('{__name__=~"(asyncio|cpython|otel_concurrency|python|process)_.*",job="shop"}')
+    ours = (
+        "(asyncio|celery|cpython|db_client|http_client_(open|connection)|otel_concurrency|python|process)_.*"
+    )
+    found = backend.series(f'{{__name__=~"{ours}|http_server_active_requests",job="shop"}}')
     seen = {one.labels["__name__"] for one in found}
     assert seen - {name for _, _, name in rows} == set()
     assert {name for _, _, name in rows if not name.startswith(NOT_IN_THE_SHOP)} - seen == set()
