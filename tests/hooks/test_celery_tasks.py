@@ -276,6 +276,7 @@ def test_messages_that_no_task_answers_to_are_rejected(probe: CeleryProbe) -> No
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
+@pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
 def test_a_child_knows_what_its_worker_knows(
     hook: CeleryHook, clock: Clock, probe: CeleryProbe, repeats: Repeats
 ) -> None:

@@ -374,6 +374,7 @@ def test_a_cancelled_wait_leaves_nothing_behind(
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
 def test_a_forked_child_begins_at_zero(told: Told, postgres: Postgres) -> None:
     """What its parent has is not in it, and what it takes is."""
     with sync_engine(postgres) as engine, engine.connect():

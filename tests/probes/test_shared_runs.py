@@ -53,6 +53,7 @@ def test_what_came_in_again_came_in_then() -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
+@pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
 def test_a_forked_child_knows_and_tells() -> None:
     runs = SharedRuns(lambda: 7)
     runs.receive(run_key("a"))
