@@ -16,7 +16,7 @@ from typing import Any
 
 from otel_concurrency.hooks.http_pools import KnownPools, Waited, by_server
 from otel_concurrency.hooks.late_patch import LatePatch
-from otel_concurrency.hooks.patch import Patch, Switch, switched
+from otel_concurrency.hooks.patch import Patch, Patches, Switch, switched
 from otel_concurrency.hooks.pool_items import Fence, now_ns
 from otel_concurrency.probes.http_pools import HttpPoolLevel, Server
 
@@ -35,26 +35,26 @@ class AiohttpConnectorHook:
         self._fence = Fence("aiohttp's connections")
         self._connectors = KnownPools()
         self._waits: dict[Any, tuple[Any, int]] = {}  # by task, before aiohttp 3.10
-        self._patches = [
-            self._patch("BaseConnector", "__init__", self._know),
-            self._patch("Connection", "__init__", self._mark),
-            self._patch("BaseConnector", "_wait_for_available_connection", self._time),
-            self._patch("BaseConnector", "connect", self._time_old, is_old=True),
-            self._patch("BaseConnector", "_get", self._end_old, is_old=True),
-        ]
+        self._patches = Patches(
+            [
+                self._patch("BaseConnector", "__init__", self._know),
+                self._patch("Connection", "__init__", self._mark),
+                self._patch("BaseConnector", "_wait_for_available_connection", self._time),
+                self._patch("BaseConnector", "connect", self._time_old, is_old=True),
+                self._patch("BaseConnector", "_get", self._end_old, is_old=True),
+            ]
+        )
 
     def __repr__(self) -> str:
         return f"<AiohttpConnectorHook {self._connectors} {self._patches}>"
 
     def install(self) -> None:
         """Patch the connector, now or when it is imported; a second call changes nothing."""
-        for patch in self._patches:
-            patch.install()
+        self._patches.install()
 
     def remove(self) -> None:
         """Put everything back, last first."""
-        for patch in reversed(self._patches):
-            patch.remove()
+        self._patches.remove()
         self._connectors.clear()
 
     def levels(self) -> list[HttpPoolLevel]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
-from otel_concurrency.hooks.patch import Patch, Switch, switched
+from otel_concurrency.hooks.patch import Patch, Patches, Switch, switched
 from otel_concurrency.hooks.weak_ids import WeakIds
 
 Site = tuple[str, int]
@@ -26,7 +26,7 @@ class CreationHook:
 
     def __init__(self, *classes: type) -> None:
         self._sites: WeakIds[Site] = WeakIds()
-        self._patches = [Patch(each, "__init__", switched(self._observe)) for each in classes]
+        self._patches = Patches([Patch(each, "__init__", switched(self._observe)) for each in classes])
         self.clear = self._sites.clear
 
     def __repr__(self) -> str:
@@ -34,13 +34,11 @@ class CreationHook:
 
     def install(self) -> None:
         """Patch; a second call changes nothing."""
-        for patch in self._patches:
-            patch.install()
+        self._patches.install()
 
     def remove(self) -> None:
         """Put back what was there, and forget."""
-        for patch in reversed(self._patches):
-            patch.remove()
+        self._patches.remove()
         self.clear()
 
     def site(self, it: object) -> str | None:

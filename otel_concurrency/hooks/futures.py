@@ -22,7 +22,7 @@ from typing import Any
 
 from otel_concurrency.hooks.creation_context import creation_context
 from otel_concurrency.hooks.failures import FAILURES
-from otel_concurrency.hooks.patch import Patch
+from otel_concurrency.hooks.patch import Patch, Patches
 from otel_concurrency.hooks.thread_pools import POOL_KEY
 from otel_concurrency.hooks.unseen import Unseen, UnseenWatch
 
@@ -40,23 +40,23 @@ class FutureHook:
     """Carries contexts to callbacks, and counts failures that nobody looked at."""
 
     def __init__(self) -> None:
-        self._patches = [
-            Patch(Future, "add_done_callback", _call_in_context),
-            Patch(Future, "set_exception", _watch_failure),
-        ]
+        self._patches = Patches(
+            [
+                Patch(Future, "add_done_callback", _call_in_context),
+                Patch(Future, "set_exception", _watch_failure),
+            ]
+        )
 
     def __repr__(self) -> str:
         return f"<FutureHook {self._patches}>"
 
     def install(self) -> None:
         """Patch `Future`; a second call changes nothing."""
-        for patch in self._patches:
-            patch.install()
+        self._patches.install()
 
     def remove(self) -> None:
         """Put everything back, last first."""
-        for patch in reversed(self._patches):
-            patch.remove()
+        self._patches.remove()
 
 
 def _call_in_context(original: Callable[..., None]) -> tuple[Any, Callable[[], None]]:

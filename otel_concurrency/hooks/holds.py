@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from otel_concurrency.hooks.patch import Patch, Switch, switched
+from otel_concurrency.hooks.patch import Patch, Patches, Switch, switched
 from otel_concurrency.hooks.weak_ids import WeakIds
 from otel_concurrency.probes.holds import HoldTimes
 from otel_concurrency.probes.waits import KINDS, row_of
@@ -36,24 +36,24 @@ class HoldHook:
         self._holds = holds
         self._number = number
         self._holders: WeakIds[list[_Holder]] = WeakIds()
-        self._patches = [
-            Patch(owner, name, switched(functools.partial(observe, KINDS.index(kind))))
-            for kind, owner in _HELD.items()
-            for name, observe in (("acquire", self._observe_acquire), ("release", self._observe_release))
-        ]
+        self._patches = Patches(
+            [
+                Patch(owner, name, switched(functools.partial(observe, KINDS.index(kind))))
+                for kind, owner in _HELD.items()
+                for name, observe in (("acquire", self._observe_acquire), ("release", self._observe_release))
+            ]
+        )
 
     def __repr__(self) -> str:
         return f"<HoldHook {self._patches}>"
 
     def install(self) -> None:
         """Patch; a second call changes nothing."""
-        for patch in self._patches:
-            patch.install()
+        self._patches.install()
 
     def remove(self) -> None:
         """Put back what was there."""
-        for patch in reversed(self._patches):
-            patch.remove()
+        self._patches.remove()
         self._holders.clear()
 
     def _observe_acquire(

@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from otel_concurrency.hooks.late_patch import LatePatch
-from otel_concurrency.hooks.patch import Patch, Switch, switched
+from otel_concurrency.hooks.patch import Patch, Patches, Switch, switched
 from otel_concurrency.probes.active_requests import ActiveRequests
 
 _REQUESTS = ("http", "websocket")
@@ -43,23 +43,23 @@ class HttpServerHook:
 
     def __init__(self, requests: ActiveRequests) -> None:
         self._requests = requests
-        self._patches = [
-            self._patch("aiohttp.web_app", "Application", "_handle", self._around_aiohttp),
-            self._patch("starlette.applications", "Starlette", "__call__", self._around_starlette),
-        ]
+        self._patches = Patches(
+            [
+                self._patch("aiohttp.web_app", "Application", "_handle", self._around_aiohttp),
+                self._patch("starlette.applications", "Starlette", "__call__", self._around_starlette),
+            ]
+        )
 
     def __repr__(self) -> str:
         return f"<HttpServerHook {self._patches}>"
 
     def install(self) -> None:
         """Patch both, now or when they are imported; a second call changes nothing."""
-        for patch in self._patches:
-            patch.install()
+        self._patches.install()
 
     def remove(self) -> None:
         """Put everything back, last first; requests that are open go on."""
-        for patch in reversed(self._patches):
-            patch.remove()
+        self._patches.remove()
 
     def _patch(self, module: str, owner: str, name: str, make: Callable[[Any, Switch], Any]) -> LatePatch:
         def patch(found: ModuleType) -> Patch:

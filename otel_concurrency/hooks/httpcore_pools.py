@@ -19,7 +19,7 @@ from typing import Any
 
 from otel_concurrency.hooks.http_pools import KnownPools, Waited, by_server
 from otel_concurrency.hooks.late_patch import LatePatch
-from otel_concurrency.hooks.patch import Patch, Switch, switched
+from otel_concurrency.hooks.patch import Patch, Patches, Switch, switched
 from otel_concurrency.hooks.pool_items import Fence, now_ns
 from otel_concurrency.probes.http_pools import HttpPoolLevel, Server
 
@@ -44,25 +44,25 @@ class HttpcorePoolHook:
         self._waited = waited
         self._fence = Fence("httpcore's connections")
         self._pools = KnownPools()
-        self._patches = [
-            patch
-            for package in _PACKAGES
-            for module in (_SYNC, _ASYNC)
-            for patch in (self._patch_pool(package, module), self._patch_request(package, module))
-        ]
+        self._patches = Patches(
+            [
+                patch
+                for package in _PACKAGES
+                for module in (_SYNC, _ASYNC)
+                for patch in (self._patch_pool(package, module), self._patch_request(package, module))
+            ]
+        )
 
     def __repr__(self) -> str:
         return f"<HttpcorePoolHook {self._pools} {self._patches}>"
 
     def install(self) -> None:
         """Patch the pools, now or when they are imported; a second call changes nothing."""
-        for patch in self._patches:
-            patch.install()
+        self._patches.install()
 
     def remove(self) -> None:
         """Put everything back, last first."""
-        for patch in reversed(self._patches):
-            patch.remove()
+        self._patches.remove()
         self._pools.clear()
 
     def levels(self) -> list[HttpPoolLevel]:

@@ -11,9 +11,9 @@ from __future__ import annotations
 import logging
 import operator
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import FunctionType, ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 _MISSING = object()
 _logger = logging.getLogger(__name__)
@@ -101,6 +101,42 @@ class Patch:
             setattr(self.owner, self.name, self._before)
         self._before = self._replacement = _MISSING
         return was_outermost
+
+
+class Installable(Protocol):
+    """What is put in place, and taken out of it again."""
+
+    def install(self) -> None:
+        """Put it in place; a second call changes nothing."""
+        ...
+
+    def remove(self) -> object:
+        """Put back what was there."""
+        ...
+
+
+class Patches:
+    """Patches that come and go together.
+
+    Args:
+        patches: In the order in which they are installed.
+    """
+
+    def __init__(self, patches: Iterable[Installable]) -> None:
+        self._patches = tuple(patches)
+
+    def __repr__(self) -> str:
+        return repr(list(self._patches))
+
+    def install(self) -> None:
+        """Install all; a second call changes nothing."""
+        for patch in self._patches:
+            patch.install()
+
+    def remove(self) -> None:
+        """Put everything back, last first."""
+        for patch in reversed(self._patches):
+            patch.remove()
 
 
 class Switch:

@@ -15,7 +15,7 @@ from typing import Any
 
 from otel_concurrency.hooks.late_patch import LatePatch
 from otel_concurrency.hooks.lending import Lending
-from otel_concurrency.hooks.patch import Patch, switched
+from otel_concurrency.hooks.patch import Patch, Patches, switched
 from otel_concurrency.hooks.pool_locks import POOL_LOCKS
 from otel_concurrency.probes.connections import (
     ConnectionLevel,
@@ -37,9 +37,11 @@ class PsycopgPoolHook:
 
     def __init__(self, probe: ConnectionProbe) -> None:
         self._lending = Lending(probe, name=name_of, level=_level, is_denial=_is_denial, locks=_locks)
-        self._patches = (
-            LatePatch("psycopg_pool.pool", self._blocking, loss=_LOSS),
-            LatePatch("psycopg_pool.pool_async", self._awaited, loss=_LOSS),
+        self._patches = Patches(
+            (
+                LatePatch("psycopg_pool.pool", self._blocking, loss=_LOSS),
+                LatePatch("psycopg_pool.pool_async", self._awaited, loss=_LOSS),
+            )
         )
 
     def __repr__(self) -> str:
@@ -47,13 +49,11 @@ class PsycopgPoolHook:
 
     def install(self) -> None:
         """Patch both kinds of pools, now or when they are imported; a second call changes nothing."""
-        for patch in self._patches:
-            patch.install()
+        self._patches.install()
 
     def remove(self) -> None:
         """Put the originals back."""
-        for patch in self._patches:
-            patch.remove()
+        self._patches.remove()
         self._lending.forget()
 
     def _blocking(self, module: ModuleType) -> list[Patch]:

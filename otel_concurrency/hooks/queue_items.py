@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from otel_concurrency.hooks.patch import Patch, Switch, switched
+from otel_concurrency.hooks.patch import Patch, Patches, Switch, switched
 from otel_concurrency.hooks.weak_ids import WeakIds
 
 _Notes = dict[int, deque[Any]]
@@ -42,25 +42,25 @@ class QueueItemHook:
         self._carrier = carrier
         self._notes: WeakIds[_Notes] = WeakIds()
         # `put` and `get` of asyncio's come through these; those of threads' do not.
-        self._patches = [
-            Patch(asyncio.Queue, "put_nowait", switched(self._observe_put)),
-            Patch(asyncio.Queue, "get_nowait", switched(self._observe_get)),
-            Patch(queue.Queue, "put", switched(self._observe_put)),
-            Patch(queue.Queue, "get", switched(self._observe_get)),
-        ]
+        self._patches = Patches(
+            [
+                Patch(asyncio.Queue, "put_nowait", switched(self._observe_put)),
+                Patch(asyncio.Queue, "get_nowait", switched(self._observe_get)),
+                Patch(queue.Queue, "put", switched(self._observe_put)),
+                Patch(queue.Queue, "get", switched(self._observe_get)),
+            ]
+        )
 
     def __repr__(self) -> str:
         return f"<QueueItemHook {self._patches}>"
 
     def install(self) -> None:
         """Patch; a second call changes nothing."""
-        for patch in self._patches:
-            patch.install()
+        self._patches.install()
 
     def remove(self) -> None:
         """Put back what was there."""
-        for patch in reversed(self._patches):
-            patch.remove()
+        self._patches.remove()
         self._notes.clear()
 
     def _observe_put(self, original: Callable[..., None], switch: Switch) -> Callable[..., None]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from otel_concurrency.hooks.late_patch import LatePatch
 from otel_concurrency.hooks.lending import Lending
-from otel_concurrency.hooks.patch import Patch, switched
+from otel_concurrency.hooks.patch import Patch, Patches, switched
 from otel_concurrency.probes.connections import (
     ConnectionLevel,
     ConnectionPoolProbe,
@@ -36,9 +36,11 @@ class RedisPoolHook:
 
     def __init__(self, probe: ConnectionProbe) -> None:
         self._lending = Lending(probe, name=name_of, level=_level, is_denial=_is_denial, locks=_locks)
-        self._patches = (
-            LatePatch("redis.connection", self._blocking, loss=_LOSS),
-            LatePatch("redis.asyncio.connection", self._awaited, loss=_LOSS),
+        self._patches = Patches(
+            (
+                LatePatch("redis.connection", self._blocking, loss=_LOSS),
+                LatePatch("redis.asyncio.connection", self._awaited, loss=_LOSS),
+            )
         )
 
     def __repr__(self) -> str:
@@ -46,13 +48,11 @@ class RedisPoolHook:
 
     def install(self) -> None:
         """Patch both kinds of pools, now or when they are imported; a second call changes nothing."""
-        for patch in self._patches:
-            patch.install()
+        self._patches.install()
 
     def remove(self) -> None:
         """Put the originals back."""
-        for patch in self._patches:
-            patch.remove()
+        self._patches.remove()
         self._lending.forget()
 
     def _blocking(self, module: ModuleType) -> list[Patch]:

@@ -19,7 +19,7 @@ from types import ModuleType
 from typing import Any
 
 from otel_concurrency.hooks.late_patch import LatePatch
-from otel_concurrency.hooks.patch import Patch, Switch, switched
+from otel_concurrency.hooks.patch import Patch, Patches, Switch, switched
 from otel_concurrency.probes.connections import (
     ConnectionLevel,
     ConnectionPoolProbe,
@@ -49,23 +49,25 @@ class SQLAlchemyPoolHook:
         self._probe = probe
         self._marked: dict[int, weakref.ref[Any]] = {}
         self._sent_away: type[Exception] = TimeoutError
-        self._patches = (
-            LatePatch("sqlalchemy.pool.base", self._make, loss="its pools are not observed"),
-            LatePatch("sqlalchemy.engine.base", self._make_for_engines, loss="its pools have no good names"),
+        self._patches = Patches(
+            (
+                LatePatch("sqlalchemy.pool.base", self._make, loss="its pools are not observed"),
+                LatePatch(
+                    "sqlalchemy.engine.base", self._make_for_engines, loss="its pools have no good names"
+                ),
+            )
         )
 
     def __repr__(self) -> str:
-        return f"<SQLAlchemyPoolHook {list(self._patches)}>"
+        return f"<SQLAlchemyPoolHook {self._patches}>"
 
     def install(self) -> None:
         """Patch, now or when it is imported; a second call changes nothing."""
-        for patch in self._patches:
-            patch.install()
+        self._patches.install()
 
     def remove(self) -> None:
         """Put the originals back, and forget all pools."""
-        for patch in reversed(self._patches):
-            patch.remove()
+        self._patches.remove()
         for reference in list(self._marked.values()):
             if (marked := reference()) is not None:
                 for key in (POOL_KEY, NAME_KEY):

@@ -20,7 +20,7 @@ from contextvars import copy_context
 from typing import Any
 
 from otel_concurrency.hooks.attaching import ATTACH, Attaching, unbind_run
-from otel_concurrency.hooks.patch import Patch
+from otel_concurrency.hooks.patch import Patch, Patches
 from otel_concurrency.probes.functions import name_parts
 
 HAS_CONTEXT = sys.version_info >= (3, 14)
@@ -52,20 +52,18 @@ class ThreadHook:
         patches = [Patch(threading.Thread, "start", self._start_with_context)]
         if not HAS_CONTEXT:
             patches.insert(0, Patch(threading.Thread, "_bootstrap_inner", _run_in_context))
-        self._patches = patches
+        self._patches = Patches(patches)
 
     def __repr__(self) -> str:
         return f"<ThreadHook {self._patches}>"
 
     def install(self) -> None:
         """Patch `Thread`; a second call changes nothing."""
-        for patch in self._patches:
-            patch.install()
+        self._patches.install()
 
     def remove(self) -> None:
         """Put everything back, last first."""
-        for patch in reversed(self._patches):
-            patch.remove()
+        self._patches.remove()
 
     def _start_with_context(
         self, original: Callable[[Any], None]

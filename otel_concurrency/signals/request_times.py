@@ -31,11 +31,6 @@ _WAITS = (
 )  # in the order of `WAITED_FOR`
 
 
-def account_now() -> Account | None:
-    """Return the account of the request that goes on here, if there is one."""
-    return getattr(get_current().get(SPAN_KEY), ATTRIBUTE, None)
-
-
 class RequestTimes(SpanProcessor):
     """Gives requests their accounts, and their spans what these say.
 
