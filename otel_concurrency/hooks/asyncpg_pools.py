@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import logging
 import time
-import weakref
 from asyncio import TimeoutError as SentAway  # its own class before CPython 3.11
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -20,6 +19,7 @@ from urllib.parse import urlsplit
 
 from otel_concurrency.hooks.late_patch import LatePatch
 from otel_concurrency.hooks.patch import Patch, Switch, switched
+from otel_concurrency.hooks.weak_ids import WeakIds
 from otel_concurrency.probes.connections import (
     ConnectionLevel,
     ConnectionPoolProbe,
@@ -42,7 +42,7 @@ class AsyncpgPoolHook:
 
     def __init__(self, probe: ConnectionProbe) -> None:
         self._probe = probe
-        self._marked: dict[int, weakref.ref[Any]] = {}
+        self._marked: WeakIds[None] = WeakIds()
         self._patches = LatePatch("asyncpg.pool", self._make, loss="its pools are not observed")
 
     def __repr__(self) -> str:
@@ -55,9 +55,8 @@ class AsyncpgPoolHook:
     def remove(self) -> None:
         """Put the originals back, and forget all pools."""
         self._patches.remove()
-        for reference in list(self._marked.values()):
-            if (queue := reference()) is not None:
-                vars(queue).pop(POOL_KEY, None)
+        for queue, _ in self._marked.items():
+            vars(queue).pop(POOL_KEY, None)
         self._marked.clear()
 
     def _make(self, module: ModuleType) -> Sequence[Patch]:
@@ -121,8 +120,7 @@ class AsyncpgPoolHook:
             # Before 0.32 it was how many are opened in the beginning.
             idle_min = pool._minsize if hasattr(pool, "_initsize") else None
             counts = self._probe.pool(_name_of(pool), queue, partial(_level, idle_min))
-            number, known = id(queue), self._marked
-            known[number] = weakref.ref(queue, lambda _: known.pop(number, None))
+            self._marked.put(queue, None)
         except Exception:
             _logger.debug("a pool of asyncpg's is not observed", exc_info=True)
         setattr(queue, POOL_KEY, counts)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from otel_concurrency.hooks.pool_items import creation_site
+from otel_concurrency.hooks.weak_ids import WeakIds
 from otel_concurrency.probes.http_pools import HttpPoolLevel, Server, ServerLevel
 
 _MACHINERY = (
@@ -45,7 +45,7 @@ class KnownPools:
     """
 
     def __init__(self) -> None:
-        self._known: dict[int, tuple[weakref.ref[Any], str]] = {}
+        self._known: WeakIds[str] = WeakIds()
         self._has_failed = False
         self.clear = self._known.clear
 
@@ -55,11 +55,7 @@ class KnownPools:
     def add(self, pool: object) -> None:
         """Remember a pool that is being made, weakly, and who makes it."""
         try:
-            known, key = self._known, id(pool)
-            known[key] = (
-                weakref.ref(pool, lambda _: known.pop(key, None)),
-                creation_site(pool, _MACHINERY),
-            )
+            self._known.put(pool, creation_site(pool, _MACHINERY))
         except Exception:
             self._log_once()
 
@@ -70,10 +66,9 @@ class KnownPools:
             level: Reads one pool of a name; called from any thread. None: it is closed.
         """
         levels = []
-        for reference, name in list(self._known.values()):
-            pool = reference()
+        for pool, name in self._known.items():
             try:
-                read = None if pool is None else level(pool, name)
+                read = level(pool, name)
             except Exception:
                 self._log_once()
             else:

@@ -13,13 +13,13 @@ from __future__ import annotations
 import functools
 import logging
 import time
-import weakref
 from collections.abc import Callable, Iterable, Sequence
 from types import ModuleType
 from typing import Any
 
 from otel_concurrency.hooks.late_patch import LatePatch
 from otel_concurrency.hooks.patch import Patch, Patches, Switch, switched
+from otel_concurrency.hooks.weak_ids import WeakIds
 from otel_concurrency.probes.connections import (
     ConnectionLevel,
     ConnectionPoolProbe,
@@ -47,7 +47,7 @@ class SQLAlchemyPoolHook:
 
     def __init__(self, probe: ConnectionProbe) -> None:
         self._probe = probe
-        self._marked: dict[int, weakref.ref[Any]] = {}
+        self._marked: WeakIds[None] = WeakIds()
         self._sent_away: type[Exception] = TimeoutError
         self._patches = Patches(
             (
@@ -68,10 +68,9 @@ class SQLAlchemyPoolHook:
     def remove(self) -> None:
         """Put the originals back, and forget all pools."""
         self._patches.remove()
-        for reference in list(self._marked.values()):
-            if (marked := reference()) is not None:
-                for key in (POOL_KEY, NAME_KEY):
-                    vars(marked).pop(key, None)
+        for marked, _ in self._marked.items():
+            for key in (POOL_KEY, NAME_KEY):
+                vars(marked).pop(key, None)
         self._marked.clear()
 
     def _make(self, module: ModuleType) -> Sequence[Patch]:
@@ -117,7 +116,7 @@ class SQLAlchemyPoolHook:
         return classmethod(checkout)
 
     def _observe_engine(self, original: Callable[..., None], switch: Switch) -> Any:
-        remember = self._remember
+        marked = self._marked
 
         @functools.wraps(original)
         def instance_logger(instance: Any, *args: Any, **kwargs: Any) -> None:
@@ -127,7 +126,7 @@ class SQLAlchemyPoolHook:
                     url, dialect = getattr(instance, "url", None), getattr(instance, "dialect", None)
                     if url is not None and dialect is not None:
                         setattr(dialect, NAME_KEY, _name_of(url))
-                        remember(dialect)
+                        marked.put(dialect, None)
                 except Exception:
                     _logger.debug("an engine has no address that we know", exc_info=True)
 
@@ -141,14 +140,10 @@ class SQLAlchemyPoolHook:
                 named = getattr(dialect, NAME_KEY, None) or getattr(dialect, "name", None) or "sqlalchemy"
                 counts = self._probe.pool(pool.logging_name or named, pool, _level)
             counts = vars(pool).setdefault(POOL_KEY, counts)  # other threads may be here, too
-            self._remember(pool)
+            self._marked.put(pool, None)
         except Exception:
             _logger.debug("a pool of SQLAlchemy's is not observed", exc_info=True)
         return counts
-
-    def _remember(self, marked: Any) -> None:
-        number, known = id(marked), self._marked
-        known[number] = weakref.ref(marked, lambda _: known.pop(number, None))
 
 
 def _observe_checkin(original: Callable[..., Any], switch: Switch) -> Any:

@@ -6,11 +6,11 @@ otherwise, and whoever finds none waits.
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable
 from typing import Any
 
 from otel_concurrency.hooks import fork
+from otel_concurrency.hooks.weak_ids import WeakIds
 from otel_concurrency.probes.work import PoolKind, PoolLevel
 
 DEFAULT = "default"
@@ -28,7 +28,7 @@ class Limiters:
 
     def __init__(self, kind: PoolKind) -> None:
         self._kind = kind
-        self._known: dict[int, tuple[weakref.ref[Any], str]] = {}
+        self._known: WeakIds[str] = WeakIds()
         self.clear = self._known.clear
 
     def clear_in_child(self) -> Callable[[], None]:
@@ -37,25 +37,22 @@ class Limiters:
 
     def watch(self, limiter: Any, name: str) -> None:
         """Remember a limiter, weakly."""
-        key = id(limiter)
-        if key not in self._known:
-            known = self._known
-            known[key] = (weakref.ref(limiter, lambda _: known.pop(key, None)), name)
+        if self._known.by_id(id(limiter)) is None:
+            self._known.put(limiter, name)
 
     def levels(self) -> list[PoolLevel]:
         """Return tokens borrowed, tokens there are, and tasks that wait for one."""
         levels = []
-        for reference, name in list(self._known.values()):
-            if (limiter := reference()) is not None:
-                told = limiter.statistics()
-                total = told.total_tokens
-                levels.append(
-                    PoolLevel(
-                        name,
-                        self._kind,
-                        active=told.borrowed_tokens,
-                        limit=total if isinstance(total, int) else None,  # may be infinite
-                        queued=told.tasks_waiting,
-                    )
+        for limiter, name in self._known.items():
+            told = limiter.statistics()
+            total = told.total_tokens
+            levels.append(
+                PoolLevel(
+                    name,
+                    self._kind,
+                    active=told.borrowed_tokens,
+                    limit=total if isinstance(total, int) else None,  # may be infinite
+                    queued=told.tasks_waiting,
                 )
+            )
         return levels

@@ -12,7 +12,8 @@ from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
 from otel_concurrency.config import Config, QueueOptions
 from otel_concurrency.hooks.creations import CreationHook
 from otel_concurrency.hooks.queue_items import QueueItemHook
-from otel_concurrency.probes.queues import QueueLevel, QueueNames
+from otel_concurrency.probes.queues import QueueLevel, queue_levels
+from otel_concurrency.probes.waits import WaitNames
 from otel_concurrency.signals import providers
 from otel_concurrency.signals.producer import default_producer
 from otel_concurrency.signals.queue_links import QueueLinks
@@ -41,10 +42,10 @@ class QueueInstrumentor(BaseInstrumentor):
         hooks: list[CreationHook | QueueItemHook] = []
         undo: list[Callable[[], object]] = []
         if config.sync_waits != "none":
-            creations, known = CreationHook(asyncio.Queue), QueueNames()
+            creations, known = CreationHook(asyncio.Queue), WaitNames()
 
             def levels() -> list[QueueLevel]:
-                return known.levels(creations.alive())
+                return queue_levels(creations.alive(), known)
 
             metrics = QueueMetrics(levels)
             default_producer().register(metrics)

@@ -52,6 +52,10 @@ class WaitNames:
         """Return the name of a number."""
         return self._names[number]
 
+    def known_as(self, name: str) -> str:
+        """Return the name to count by: this one, or `OTHER`."""
+        return self._names[self.number(name)] or OTHER
+
 
 def row_of(kind: int, number: int = 0) -> int:
     """Return where the waits count that are for something of this kind, an index of `KINDS`, and name."""
