@@ -70,15 +70,16 @@ class ThreadClock:
                 self._native_id = native_id
                 self._clock_id = clock_of_this_thread()
                 self._looked_ns = None
-            self._cpu_ns = cpu_ns(self._clock_id)
             if self._may_open_a_file():
                 self._runqueue_ns = runqueue_ns(native_id)
+            self._cpu_ns = cpu_ns(self._clock_id)
 
     def leave(self, active_ns: int) -> None:
         """The thread is about to do something else."""
         with self._lock:
+            now_ns = cpu_ns(self._clock_id)
             waited_ns = runqueue_ns(self._native_id) if self._may_open_a_file() else self._runqueue_ns
-            self._look(active_ns, waited_ns)
+            self._look(active_ns, now_ns, waited_ns)
 
     def look(self, active_ns: Callable[[], int]) -> None:
         """Add what was taken since the last look.
@@ -91,11 +92,13 @@ class ThreadClock:
             tries = 0
             while True:
                 began_ns = time.monotonic_ns()
-                active, waited_ns = active_ns(), runqueue_ns(self._native_id)
+                # The CPU clock right after: what it takes to read the file is no part of either.
+                active, now_ns = active_ns(), cpu_ns(self._clock_id)
+                waited_ns = runqueue_ns(self._native_id)
                 tries += 1
                 if tries == _TRIES or time.monotonic_ns() - began_ns < _AT_ONCE_NS:
                     break
-            self._look(active, waited_ns)
+            self._look(active, now_ns, waited_ns)
 
     def _may_open_a_file(self) -> bool:
         now_ns, looked_ns = time.monotonic_ns(), self._looked_ns
@@ -104,8 +107,7 @@ class ThreadClock:
         self._looked_ns = now_ns
         return True
 
-    def _look(self, active_ns: int, waited_ns: int | None) -> None:
-        now_ns = cpu_ns(self._clock_id)
+    def _look(self, active_ns: int, now_ns: int | None, waited_ns: int | None) -> None:
         active = max(0, active_ns - self._active_ns)
         on_cpu = _difference(now_ns, self._cpu_ns)
         queued = _difference(waited_ns, self._runqueue_ns)

@@ -18,8 +18,9 @@ class Machine:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = self.cpu = self.queued = 0
         self.preempted: list[int] = []  # for how long, from one look at its activity to the run queue's
+        self.reading = 0  # what it takes this thread to read the run queue's file
         monkeypatch.setattr(thread_clock, "cpu_ns", lambda clock: self.cpu * MS)
-        monkeypatch.setattr(thread_clock, "runqueue_ns", lambda native_id: self.queued * MS)
+        monkeypatch.setattr(thread_clock, "runqueue_ns", self.runqueue_ns)
         clock = SimpleNamespace(monotonic_ns=lambda: self.now * MS)
         monkeypatch.setattr(thread_clock, "time", clock)
 
@@ -27,6 +28,10 @@ class Machine:
         self.now += cpu + queued + blocked
         self.cpu += cpu
         self.queued += queued
+
+    def runqueue_ns(self, native_id: int) -> int:
+        self.go_on(cpu=self.reading)
+        return self.queued * MS
 
     def active_ns(self) -> int:
         active = self.now * MS
@@ -60,3 +65,19 @@ def test_where_each_time_something_comes_in_between_the_last_one_stands(machine:
     machine.preempted = []
     clock.look(machine.active_ns)
     assert clock.use.blocked_ns == 50 * MS
+
+
+def test_what_a_look_itself_takes_is_not_taken_off_what_was_blocked_before_it(machine: Machine) -> None:
+    machine.reading = 1
+    clock = ThreadClock()
+    clock.enter()
+    entered = machine.now
+    machine.go_on(cpu=30, blocked=50)
+    clock.leave((machine.now - entered) * MS)
+    assert clock.use == thread_clock.ThreadUse(30 * MS, 0, 50 * MS)
+
+    clock.enter()
+    entered = machine.now
+    machine.go_on(cpu=30, blocked=50)
+    clock.look(lambda: (80 + machine.now - entered) * MS)
+    assert clock.use.blocked_ns == 100 * MS
