@@ -29,6 +29,7 @@ FLOORS = {  # room or module at the top of the package: its floor
     "distro": 4,
     "start": 4,
     "cli": 5,
+    "commands": 5,
     "console": 5,
     "endpoints": 5,
     "pytest_plugin": 5,

@@ -33,7 +33,7 @@ def run_python(code: str) -> subprocess.CompletedProcess[str]:
         ([], "the following arguments are required: COMMAND"),
         (["nonsense"], "invalid choice: 'nonsense'"),
         (["receive", "--http-port", "65536"], "65536 is no port"),
-        (["receive", "--grpc-port", "x"], "invalid _port value: 'x'"),
+        (["receive", "--grpc-port", "x"], "invalid port value: 'x'"),
         (["demo", "--requests", "0"], "0 is less than 1"),
     ],
 )
