@@ -4,7 +4,7 @@ PYTHON ?= python3
 ARGS ?=
 DEV = scripts/dev --python $(PYTHON)
 
-.PHONY: help demo test check format bench conformance upstream-tests stack docs dist clean
+.PHONY: help demo test check format bench conformance upstream-tests stack docs dashboards dist clean
 
 help:
 	@echo 'make demo          run the shop, and see its slowest trace and its tasks'
@@ -44,6 +44,9 @@ stack:
 
 docs:
 	@$(DEV) --extra test -- python scripts/metrics-doc
+
+dashboards:
+	@$(DEV) --extra test -- python scripts/dashboards --write
 
 dist:
 	@$(DEV) --extra check -- python -m build --outdir dist $(ARGS)

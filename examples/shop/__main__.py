@@ -21,10 +21,12 @@ def main() -> None:
     """Read the command line and run the program it names."""
     parser = argparse.ArgumentParser(prog="python examples/shop", description=__doc__.splitlines()[0])
     programs = parser.add_subparsers(dest="program", required=True)
-    storefront = programs.add_parser("storefront", help="takes orders")
+    service = argparse.ArgumentParser(add_help=False)
+    service.add_argument("--host", default="127.0.0.1", help="address to listen on (default %(default)s)")
+    storefront = programs.add_parser("storefront", parents=[service], help="takes orders")
     storefront.add_argument("--port", type=int, default=8000)
     storefront.add_argument("--warehouse", default="http://127.0.0.1:8001", help="URL of the warehouse")
-    warehouse = programs.add_parser("warehouse", help="puts items aside")
+    warehouse = programs.add_parser("warehouse", parents=[service], help="puts items aside")
     warehouse.add_argument("--port", type=int, default=8001)
     traffic = programs.add_parser("traffic", help="sends requests and prints what it did as JSON")
     traffic.add_argument("--url", default="http://127.0.0.1:8000", help="URL of the storefront")
@@ -42,15 +44,15 @@ def main() -> None:
     app = importlib.import_module(options.program).app
     if options.program == "storefront":
         app.state.warehouse_url = options.warehouse
-    serve(app, options.program, options.port)
+    serve(app, options.program, options.host, options.port)
 
 
-def serve(app: object, name: str, port: int) -> None:
-    """Serve an application on loopback until a signal says to stop."""
+def serve(app: object, name: str, host: str, port: int) -> None:
+    """Serve an application until a signal says to stop."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    with socket.create_server(("127.0.0.1", port)) as listener:
-        print(f"{name} listening on http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
+    with socket.create_server((host, port)) as listener:
+        print(f"{name} listening on http://{host}:{listener.getsockname()[1]}", flush=True)
         config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=5)
         try:
             uvicorn.Server(config).run(sockets=[listener])

@@ -19,7 +19,9 @@ JAEGER_MODULE = "1.76.0"
 PROMETHEUS = "3.15.0"
 PROMETHEUS_MODULE = "0.315.0"
 
+# These two are only in docker-compose.yml: nothing builds them here.
 GRAFANA = "12.3.0"
+LOKI = "3.7.8"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,16 @@ RECIPES = (
         PROMETHEUS_MODULE,
         package="./cmd/prometheus",
         # Service discovery of two dozen clouds is most of the compile time, and we discover nothing.
+        tags="netgo,remove_all_sd",
+        ldflags=f"-s -w -X github.com/prometheus/common/version.Version={PROMETHEUS}",
+    ),
+    # Judges rules and configuration; `up` does not start it.
+    Recipe(
+        "promtool",
+        PROMETHEUS,
+        "github.com/prometheus/prometheus",
+        PROMETHEUS_MODULE,
+        package="./cmd/promtool",
         tags="netgo,remove_all_sd",
         ldflags=f"-s -w -X github.com/prometheus/common/version.Version={PROMETHEUS}",
     ),

@@ -38,13 +38,13 @@ class Program:
     Attributes:
         name: The recipe's name, and the name in the state file.
         arguments: Makes the arguments from the ports and the folder for its data.
-        environ: Makes the variables that its configuration file reads.
+        environ: Makes the variables that its configuration file reads, from the same.
         ready_urls: Each answers 200 once the program is ready, and not before.
     """
 
     name: str
     arguments: Callable[[Ports, Path], list[str]]
-    environ: Callable[[Ports], dict[str, str]]
+    environ: Callable[[Ports, Path], dict[str, str]]
     ready_urls: Callable[[Ports], tuple[str, ...]]
 
 
@@ -59,22 +59,23 @@ def endpoints(ports: Ports) -> dict[str, str]:
         "otlp_grpc": url(ports["otlp_grpc"]),
         "otlp_http": url(ports["otlp_http"]),
         "jaeger": url(ports["jaeger_http"]),
+        "jaeger_otlp": f"{LOOPBACK}:{ports['jaeger_otlp']}",
         "prometheus": url(ports["prometheus"]),
     }
 
 
-def program_environ(program: Program, ports: Ports) -> dict[str, str]:
+def program_environ(program: Program, ports: Ports, data: Path) -> dict[str, str]:
     """Return the whole environment of a program: ours without what would change it, plus its ports."""
     unwanted = [name for name in os.environ if name.upper().startswith(UNWANTED_PREFIXES)]
     kept = {name: value for name, value in os.environ.items() if name not in unwanted}
-    return {**kept, **program.environ(ports)}
+    return {**kept, **program.environ(ports, data)}
 
 
 PROGRAMS = (
     Program(
         "jaeger",
         arguments=lambda ports, data: [f"--config={CONFIGURATION / 'jaeger.yaml'}"],
-        environ=lambda ports: {
+        environ=lambda ports, data: {
             "JAEGER_HOST": LOOPBACK,
             "JAEGER_OTLP_PORT": str(ports["jaeger_otlp"]),
             "JAEGER_HTTP_PORT": str(ports["jaeger_http"]),
@@ -95,18 +96,21 @@ PROGRAMS = (
             "--web.enable-otlp-receiver",
             "--enable-feature=exemplar-storage",
         ],
-        environ=lambda ports: {},
+        environ=lambda ports, data: {},
         ready_urls=lambda ports: (url(ports["prometheus"], "/-/ready"),),
     ),
     Program(
         "otelcol",
         arguments=lambda ports, data: [f"--config={CONFIGURATION / 'agent.yaml'}"],
-        environ=lambda ports: {
+        environ=lambda ports, data: {
             "AGENT_HOST": LOOPBACK,
             "AGENT_GRPC_PORT": str(ports["otlp_grpc"]),
             "AGENT_HTTP_PORT": str(ports["otlp_http"]),
             "AGENT_HEALTH_PORT": str(ports["collector_health"]),
-            "JAEGER_OTLP_ENDPOINT": f"{LOOPBACK}:{ports['jaeger_otlp']}",
+            "AGENT_QUEUE_FOLDER": str(data / "queue"),
+            # Loki is not built here; what the debug exporter prints has the ids, too.
+            "AGENT_LOGS": "[debug/logs]",
+            "TRACES_ENDPOINT": f"{LOOPBACK}:{ports['jaeger_otlp']}",
             "PROMETHEUS_URL": url(ports["prometheus"]),
         },
         ready_urls=lambda ports: (url(ports["collector_health"], "/"),),

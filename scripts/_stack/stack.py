@@ -141,7 +141,7 @@ def _start(program: Program, binary: Path, ports: Ports, state: State) -> Proces
     data = state.folder / f"{program.name}-data"
     shutil.rmtree(data, ignore_errors=True)
     data.mkdir()
-    command, environ = [str(binary), *program.arguments(ports, data)], program_environ(program, ports)
+    command, environ = [str(binary), *program.arguments(ports, data)], program_environ(program, ports, data)
     try:
         return processes.start(program.name, command, environ, cwd=data, log=state.log(program.name))
     except OSError as error:

@@ -20,7 +20,8 @@ class State:
 
     Attributes:
         folder: Holds the state file, the logs and the programs' data.
-        endpoints: Addresses by name: `otlp_grpc`, `otlp_http`, `jaeger`, `prometheus`.
+        endpoints: Addresses by name: `otlp_grpc`, `otlp_http`, `jaeger`, `jaeger_otlp`,
+            `prometheus`.
         ready_urls: For each program, what answers 200 while it is ready.
         processes: In the order they were started.
         owner: Process that the stack belongs to, or `None` if it is to outlive the command.

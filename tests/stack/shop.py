@@ -175,7 +175,10 @@ def service(
 
 # Without it a request is one server span; the spans of the operations inside are what makes `internal` ones.
 # It is there for other tests, and what it emits we leave out.
-OURS = {"OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "system_metrics"}
+OURS = {
+    "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "system_metrics",
+    "OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED": "true",
+}
 INNER_SPANS = {"OTEL_PYTHON_CONCURRENCY_HTTP_INNER_SPANS": "true"}
 
 

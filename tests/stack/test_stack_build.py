@@ -40,6 +40,8 @@ def test_each_program_is_built_from_its_module(tmp_path: Path, go_log: Path) -> 
         "build .",
         f"mod github.com/prometheus/prometheus@v{pins.PROMETHEUS_MODULE}",
         "build ./cmd/prometheus",
+        f"mod github.com/prometheus/prometheus@v{pins.PROMETHEUS_MODULE}",
+        "build ./cmd/promtool",
         f"mod github.com/jaegertracing/jaeger@v{pins.JAEGER_MODULE}",
         "build ./cmd/jaeger",
     ]
@@ -67,6 +69,7 @@ def test_a_binary_comes_with_a_note_of_what_it_is(tmp_path: Path, go_log: Path) 
     assert [(note["name"], note["version"], note["go"]) for note in notes] == [
         ("otelcol", pins.COLLECTOR, "go1.26.0"),
         ("prometheus", pins.PROMETHEUS, "go1.26.0"),
+        ("promtool", pins.PROMETHEUS, "go1.26.0"),
         ("jaeger", pins.JAEGER, "go1.26.0"),
     ]
 
@@ -83,13 +86,18 @@ def test_a_failed_build_names_the_program_and_goes_on_from_there(
         f"prometheus: downloading and compiling: failed with status 1. The end of {log}:\n"
     )
     assert str(caught.value).endswith("\n    undefined: surprise")
-    assert [recipe.name for recipe in missing_binaries(tmp_path / "stack")] == ["prometheus", "jaeger"]
+    assert [recipe.name for recipe in missing_binaries(tmp_path / "stack")] == [
+        "prometheus",
+        "promtool",
+        "jaeger",
+    ]
 
     monkeypatch.delenv("FAKE_GO")
     go_log.unlink()
     build(tmp_path / "stack", lambda line: None)
     assert [line for line in asked(go_log) if line.startswith("build")] == [
         "build ./cmd/prometheus",
+        "build ./cmd/promtool",
         "build ./cmd/jaeger",
     ]
     assert missing_binaries(tmp_path / "stack") == []
@@ -99,8 +107,8 @@ def test_progress_names_every_program(tmp_path: Path, go_log: Path) -> None:
     """Ten silent minutes look like a hang."""
     told: list[str] = []
     build(tmp_path / "stack", told.append)
-    numbered = [line for line in told if " of 3) with go1.26.0" in line]
-    assert [line.split()[0] for line in numbered] == ["otelcol", "prometheus", "jaeger"]
+    numbered = [line for line in told if " of 4) with go1.26.0" in line]
+    assert [line.split()[0] for line in numbered] == ["otelcol", "prometheus", "promtool", "jaeger"]
 
 
 @pytest.mark.parametrize(
@@ -124,7 +132,7 @@ def test_an_edited_manifest_is_another_collector_and_the_same_jaeger(tmp_path: P
     edited = tmp_path / "builder.yaml"
     edited.write_text(MANIFEST.read_text(encoding="utf-8") + "# one more component\n", encoding="utf-8")
     same = {recipe.name: build_key(recipe) == build_key(recipe, edited) for recipe in RECIPES}
-    assert same == {"otelcol": False, "prometheus": True, "jaeger": True}
+    assert same == {"otelcol": False, "prometheus": True, "promtool": True, "jaeger": True}
 
 
 def test_the_cache_is_where_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -91,8 +91,9 @@ def test_status_of_nothing(cache: Path) -> None:
     """Each program is named with what is missing, and the status tells scripts."""
     result = run("status")
     assert (result.returncode, result.stderr) == (3, "")
-    assert [line.split()[0] for line in result.stdout.splitlines()] == ["otelcol", "prometheus", "jaeger"]
-    assert [line.endswith("not built") for line in result.stdout.splitlines()] == [True] * 3
+    programs = ["otelcol", "prometheus", "promtool", "jaeger"]
+    assert [line.split()[0] for line in result.stdout.splitlines()] == programs
+    assert [line.endswith("not built") for line in result.stdout.splitlines()] == [True] * 4
 
 
 def test_down_of_nothing_is_no_error(cache: Path) -> None:
