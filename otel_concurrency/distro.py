@@ -26,15 +26,15 @@ from opentelemetry.util._importlib_metadata import entry_points  # the loader's,
 
 from otel_concurrency.config import Config
 from otel_concurrency.defaults import default_variables
-from otel_concurrency.hooks.export_failures import ExportFailures
-from otel_concurrency.hooks.forkserver import ForkserverHook
-from otel_concurrency.hooks.frozen_heap import FrozenHeap
-from otel_concurrency.hooks.helper_processes import is_helper_process
 from otel_concurrency.hooks.interpreters import is_worker_interpreter
-from otel_concurrency.hooks.log_flush import LogFlushHook
-from otel_concurrency.hooks.log_handler import LogHandlerHook
-from otel_concurrency.hooks.queued_logs import QueuedLogHook
-from otel_concurrency.hooks.system_metrics import SystemMetricsHook
+from otel_concurrency.hooks.logs.export_failures import ExportFailures
+from otel_concurrency.hooks.logs.log_flush import LogFlushHook
+from otel_concurrency.hooks.logs.log_handler import LogHandlerHook
+from otel_concurrency.hooks.logs.queued_logs import QueuedLogHook
+from otel_concurrency.hooks.processes.forkserver import ForkserverHook
+from otel_concurrency.hooks.processes.helper_processes import is_helper_process
+from otel_concurrency.hooks.runtime.frozen_heap import FrozenHeap
+from otel_concurrency.hooks.runtime.system_metrics import SystemMetricsHook
 from otel_concurrency.signals import log_json, logs, providers, request_id, shutdown
 from otel_concurrency.signals.ending import Ending
 

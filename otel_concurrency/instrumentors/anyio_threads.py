@@ -7,8 +7,8 @@ from typing import Any
 
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
 
-from otel_concurrency.hooks.anyio_threads import AnyIOThreadHook
-from otel_concurrency.hooks.trio_threads import TrioThreadHook
+from otel_concurrency.hooks.threads.anyio_threads import AnyIOThreadHook
+from otel_concurrency.hooks.trio.trio_threads import TrioThreadHook
 from otel_concurrency.instrumentors import work
 
 

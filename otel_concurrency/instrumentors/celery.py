@@ -11,7 +11,7 @@ from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
 
 from otel_concurrency.config import CeleryOptions, Config
 from otel_concurrency.hooks import fork
-from otel_concurrency.hooks.celery_tasks import CeleryHook
+from otel_concurrency.hooks.services.celery_tasks import CeleryHook
 from otel_concurrency.instrumentors import work
 from otel_concurrency.probes.celery_tasks import CeleryProbe
 from otel_concurrency.signals.celery_metrics import CeleryMetrics

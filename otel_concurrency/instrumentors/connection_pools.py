@@ -9,10 +9,10 @@ from opentelemetry import context as opentelemetry_context
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
 
 from otel_concurrency.hooks import fork
-from otel_concurrency.hooks.asyncpg_pools import AsyncpgPoolHook
-from otel_concurrency.hooks.psycopg_pools import PsycopgPoolHook
-from otel_concurrency.hooks.redis_pools import RedisPoolHook
-from otel_concurrency.hooks.sqlalchemy_pools import SQLAlchemyPoolHook
+from otel_concurrency.hooks.pools.asyncpg_pools import AsyncpgPoolHook
+from otel_concurrency.hooks.pools.psycopg_pools import PsycopgPoolHook
+from otel_concurrency.hooks.pools.redis_pools import RedisPoolHook
+from otel_concurrency.hooks.pools.sqlalchemy_pools import SQLAlchemyPoolHook
 from otel_concurrency.probes.connections import ConnectionProbe
 from otel_concurrency.signals.connection_metrics import ConnectionMetrics
 from otel_concurrency.signals.connection_waits import ConnectionWaits

@@ -11,9 +11,9 @@ from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
 
 from otel_concurrency.config import Config, EventLoopOptions
 from otel_concurrency.hooks import fork
-from otel_concurrency.hooks.event_loops import EventLoopHook, RunObserver
-from otel_concurrency.hooks.loop_exceptions import LoopExceptionHook
-from otel_concurrency.hooks.trio_loops import TrioLoopHook
+from otel_concurrency.hooks.loops.event_loops import EventLoopHook, RunObserver
+from otel_concurrency.hooks.loops.loop_exceptions import LoopExceptionHook
+from otel_concurrency.hooks.trio.trio_loops import TrioLoopHook
 from otel_concurrency.probes.choice import loop_timer_type
 from otel_concurrency.probes.loop_exceptions import LoopExceptions
 from otel_concurrency.probes.loop_time import LoopTimes

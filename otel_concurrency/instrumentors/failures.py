@@ -12,20 +12,21 @@ from opentelemetry import context as opentelemetry_context
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
 
 from otel_concurrency.config import Config, FailureOptions
-from otel_concurrency.hooks import fork, trio_cancellations
-from otel_concurrency.hooks.asyncgens import AsyncgenHook
-from otel_concurrency.hooks.cancellations import CancellationHook
-from otel_concurrency.hooks.detach_failures import DetachFailures
-from otel_concurrency.hooks.failures import FAILURES
-from otel_concurrency.hooks.gc import GcHook
-from otel_concurrency.hooks.loop_exceptions import LoopExceptionHook
-from otel_concurrency.hooks.loop_failures import LoopFailures
-from otel_concurrency.hooks.process_failures import ProcessFailureHook
-from otel_concurrency.hooks.trio_asyncgens import TrioAsyncgenHook
-from otel_concurrency.hooks.trio_nurseries import TrioNurseryHook
-from otel_concurrency.hooks.unawaited import UnawaitedHook
-from otel_concurrency.hooks.uncaught import UncaughtHook
-from otel_concurrency.hooks.unraisable import UnraisableHook
+from otel_concurrency.hooks import fork
+from otel_concurrency.hooks.failures.asyncgens import AsyncgenHook
+from otel_concurrency.hooks.failures.detach_failures import DetachFailures
+from otel_concurrency.hooks.failures.failures import FAILURES
+from otel_concurrency.hooks.failures.loop_failures import LoopFailures
+from otel_concurrency.hooks.failures.process_failures import ProcessFailureHook
+from otel_concurrency.hooks.failures.unawaited import UnawaitedHook
+from otel_concurrency.hooks.failures.uncaught import UncaughtHook
+from otel_concurrency.hooks.failures.unraisable import UnraisableHook
+from otel_concurrency.hooks.loops.loop_exceptions import LoopExceptionHook
+from otel_concurrency.hooks.runtime.gc import GcHook
+from otel_concurrency.hooks.tasks.cancellations import CancellationHook
+from otel_concurrency.hooks.trio import trio_cancellations
+from otel_concurrency.hooks.trio.trio_asyncgens import TrioAsyncgenHook
+from otel_concurrency.hooks.trio.trio_nurseries import TrioNurseryHook
 from otel_concurrency.signals import providers, shutdown
 from otel_concurrency.signals.cancellations import SpanEndings, Timeouts, explain_by
 from otel_concurrency.signals.failures import FailureReports

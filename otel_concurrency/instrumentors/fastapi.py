@@ -38,7 +38,7 @@ class FastAPITelemetryInstrumentor(BaseInstrumentor):
             raise DependencyConflictError(DependencyConflict("fastapi with telemetry of its own"))
         if any(os.environ.get(variable) for variable in _ONLY_CONTRIB):
             raise DependencyConflictError(DependencyConflict("fastapi that puts headers on its spans"))
-        from otel_concurrency.hooks.fastapi import FastAPITelemetryHook
+        from otel_concurrency.hooks.services.fastapi import FastAPITelemetryHook
 
         options = {field.name: kwargs.get(field.name) for field in fields(FastAPIOptions)}
         config = Config.from_options(options, os.environ)

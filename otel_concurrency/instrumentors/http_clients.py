@@ -9,8 +9,8 @@ from typing import Any
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
 
 from otel_concurrency.hooks import fork
-from otel_concurrency.hooks.aiohttp_connectors import AiohttpConnectorHook
-from otel_concurrency.hooks.httpcore_pools import HttpcorePoolHook
+from otel_concurrency.hooks.pools.aiohttp_connectors import AiohttpConnectorHook
+from otel_concurrency.hooks.pools.httpcore_pools import HttpcorePoolHook
 from otel_concurrency.probes.account import HTTP_POOL
 from otel_concurrency.probes.http_pools import HttpPoolProbe, Server
 from otel_concurrency.signals.current_context import get_current

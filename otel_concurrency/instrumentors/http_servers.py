@@ -9,7 +9,7 @@ from opentelemetry import context as opentelemetry_context
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
 
 from otel_concurrency.hooks import fork
-from otel_concurrency.hooks.http_servers import HttpServerHook
+from otel_concurrency.hooks.services.http_servers import HttpServerHook
 from otel_concurrency.probes.active_requests import ActiveRequests
 from otel_concurrency.signals import active_requests as signals
 from otel_concurrency.signals.producer import default_producer

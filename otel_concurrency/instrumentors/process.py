@@ -8,7 +8,7 @@ from typing import Any
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
 
 from otel_concurrency.hooks import fork
-from otel_concurrency.hooks.system_metrics import emitted_by_upstream
+from otel_concurrency.hooks.runtime.system_metrics import emitted_by_upstream
 from otel_concurrency.probes.process import ProcReader
 from otel_concurrency.probes.thread_states import ThreadSampler
 from otel_concurrency.signals.process_metrics import ForkCount, ProcessMetrics, Reader

@@ -12,8 +12,8 @@ from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
 
 from otel_concurrency.config import Config, ProcessPoolOptions
 from otel_concurrency.hooks import fork
-from otel_concurrency.hooks.multiprocessing_pools import MultiprocessingPoolHook
-from otel_concurrency.hooks.process_pools import ProcessPoolHook
+from otel_concurrency.hooks.processes.multiprocessing_pools import MultiprocessingPoolHook
+from otel_concurrency.hooks.processes.process_pools import ProcessPoolHook
 from otel_concurrency.instrumentors import work
 from otel_concurrency.signals.carriers import capture
 from otel_concurrency.signals.late_span import count_fork

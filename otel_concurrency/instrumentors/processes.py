@@ -17,9 +17,9 @@ from opentelemetry.context import Context
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
 
 from otel_concurrency.config import ChildProcessOptions, Config
-from otel_concurrency.hooks.processes import ProcessHook
-from otel_concurrency.hooks.server_spans import ServerSpanHook
-from otel_concurrency.hooks.subprocesses import SubprocessHook
+from otel_concurrency.hooks.processes.processes import ProcessHook
+from otel_concurrency.hooks.processes.subprocesses import SubprocessHook
+from otel_concurrency.hooks.services.server_spans import ServerSpanHook
 from otel_concurrency.signals import carriers, inherited
 
 

@@ -10,8 +10,8 @@ from typing import Any
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
 
 from otel_concurrency.config import Config, QueueOptions
-from otel_concurrency.hooks.creations import CreationHook
-from otel_concurrency.hooks.queue_items import QueueItemHook
+from otel_concurrency.hooks.waits.creations import CreationHook
+from otel_concurrency.hooks.waits.queue_items import QueueItemHook
 from otel_concurrency.probes.queues import QueueLevel, queue_levels
 from otel_concurrency.probes.waits import WaitNames
 from otel_concurrency.signals import providers

@@ -8,7 +8,7 @@ from typing import Any
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
 
 from otel_concurrency.hooks import fork
-from otel_concurrency.hooks.gc import GcHook
+from otel_concurrency.hooks.runtime.gc import GcHook
 from otel_concurrency.probes.cpu_supply import CpuSupply
 from otel_concurrency.probes.gc_pauses import GcPauses
 from otel_concurrency.probes.gil import GilProbe, is_gil_enabled

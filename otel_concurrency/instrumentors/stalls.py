@@ -13,9 +13,9 @@ from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
 
 from otel_concurrency.config import Config, StallOptions
 from otel_concurrency.hooks import fork
-from otel_concurrency.hooks.stall_watch import StallWatch
-from otel_concurrency.hooks.stalls import Culprits
-from otel_concurrency.hooks.watchdog import Watchdog
+from otel_concurrency.hooks.loops.stall_watch import StallWatch
+from otel_concurrency.hooks.loops.stalls import Culprits
+from otel_concurrency.hooks.loops.watchdog import Watchdog
 from otel_concurrency.instrumentors import event_loops, runtime, tasks
 from otel_concurrency.probes.choice import context_reader, held_reader
 from otel_concurrency.probes.watch import make_watch

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from otel_concurrency.hooks.anyio_waits import AnyIOWaitHook
-from otel_concurrency.hooks.creations import CreationHook
-from otel_concurrency.hooks.holds import HoldHook
-from otel_concurrency.hooks.trio_waits import TrioWaitHook
-from otel_concurrency.hooks.wait_kinds import WaitKinds
-from otel_concurrency.hooks.waits import WaitHook
+from otel_concurrency.hooks.trio.trio_waits import TrioWaitHook
+from otel_concurrency.hooks.waits.anyio_waits import AnyIOWaitHook
+from otel_concurrency.hooks.waits.creations import CreationHook
+from otel_concurrency.hooks.waits.holds import HoldHook
+from otel_concurrency.hooks.waits.wait_kinds import WaitKinds
+from otel_concurrency.hooks.waits.waits import WaitHook
 from otel_concurrency.probes.holds import HoldTimes
 from otel_concurrency.probes.tasks import TaskProbe
 from otel_concurrency.signals.producer import default_producer

@@ -13,8 +13,8 @@ from opentelemetry.trace import TracerProvider
 
 from otel_concurrency.config import Config, TaskOptions
 from otel_concurrency.hooks import fork
-from otel_concurrency.hooks.tasks import TaskHook
-from otel_concurrency.hooks.trio_tasks import TrioTaskHook
+from otel_concurrency.hooks.tasks.tasks import TaskHook
+from otel_concurrency.hooks.trio.trio_tasks import TrioTaskHook
 from otel_concurrency.instrumentors.sync import SyncHook, SyncWaits
 from otel_concurrency.probes.choice import make_task_probe
 from otel_concurrency.probes.loops import LOOP_IDS

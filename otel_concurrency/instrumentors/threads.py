@@ -12,9 +12,9 @@ from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
 from otel_concurrency.config import ThreadOptions
 from otel_concurrency.hooks import fork
 from otel_concurrency.hooks.attaching import Attaching
-from otel_concurrency.hooks.futures import FutureHook
-from otel_concurrency.hooks.thread_pools import ThreadPoolHook
-from otel_concurrency.hooks.threads import ThreadHook
+from otel_concurrency.hooks.threads.futures import FutureHook
+from otel_concurrency.hooks.threads.thread_pools import ThreadPoolHook
+from otel_concurrency.hooks.threads.threads import ThreadHook
 from otel_concurrency.instrumentors import work
 from otel_concurrency.signals.current_context import replaced
 

@@ -28,7 +28,7 @@ _LIBRARY_FOLDERS = (
 _PACKAGES = ("site-packages", "dist-packages")
 _LOOPS = ("anyio", "asyncio", "trio", "uvloop", "winloop")
 _OURS = "otel_concurrency"
-_OUR_LOOP = "otel_concurrency.hooks.event_loops"  # it stands between uvloop and its caller
+_OUR_LOOP = "otel_concurrency.hooks.loops.event_loops"  # it stands between uvloop and its caller
 _CALL = re.compile(r"([A-Za-z_][\w.]*)\(")
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from opentelemetry import metrics
 from opentelemetry.trace import INVALID_SPAN, Span
 
-from otel_concurrency.hooks.http_servers import request_line
+from otel_concurrency.hooks.services.http_servers import request_line
 from otel_concurrency.probes.active_requests import ActiveRequests, OpenRequest
 from otel_concurrency.signals import names
 from otel_concurrency.signals.current_context import SPAN_KEY, variable

@@ -14,7 +14,7 @@ from typing import Any
 from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.sdk.trace import Span, SpanProcessor
 
-from otel_concurrency.hooks.cancellations import UNKNOWN, Cancellation
+from otel_concurrency.hooks.tasks.cancellations import UNKNOWN, Cancellation
 from otel_concurrency.probes.event_counts import EventCounts
 from otel_concurrency.probes.pure import coroutine_name
 from otel_concurrency.probes.tasks import OTHER

@@ -9,10 +9,10 @@ import time
 from collections.abc import Callable
 
 from otel_concurrency.hooks import fork
-from otel_concurrency.hooks.child_exit import ChildExitHook, is_child, is_daemonic_child
-from otel_concurrency.hooks.exit import ExitHook, ImmediateExitHook
-from otel_concurrency.hooks.export_failures import GIVEN_UP
-from otel_concurrency.hooks.termination import TerminationHook
+from otel_concurrency.hooks.ending.exit import ExitHook, ImmediateExitHook
+from otel_concurrency.hooks.ending.termination import TerminationHook
+from otel_concurrency.hooks.logs.export_failures import GIVEN_UP
+from otel_concurrency.hooks.processes.child_exit import ChildExitHook, is_child, is_daemonic_child
 from otel_concurrency.signals import jobs, late_threads, pipelines, shutdown
 from otel_concurrency.signals.producer import default_producer
 from otel_concurrency.signals.shutdown_events import ShutdownReport

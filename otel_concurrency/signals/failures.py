@@ -12,7 +12,7 @@ from opentelemetry.context import Context
 from opentelemetry.util.types import AnyValue
 
 from otel_concurrency._version import __version__
-from otel_concurrency.hooks.failures import Failure, Failures
+from otel_concurrency.hooks.failures.failures import Failure, Failures
 from otel_concurrency.signals import jobs, names
 from otel_concurrency.signals.carriers import extract
 from otel_concurrency.signals.readings import Labels, Reading, SumReading

@@ -15,7 +15,7 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 
-from otel_concurrency.hooks.stalls import Stall
+from otel_concurrency.hooks.loops.stalls import Stall
 from otel_concurrency.signals import names
 from otel_concurrency.signals.request_times import REQUESTS
 from otel_concurrency.signals.stand_in import seen_ids

@@ -15,7 +15,7 @@ from opentelemetry.context import Context
 from opentelemetry.util.types import AnyValue
 
 from otel_concurrency._version import __version__
-from otel_concurrency.hooks.stalls import Stall
+from otel_concurrency.hooks.loops.stalls import Stall
 from otel_concurrency.probes.histogram import Histogram
 from otel_concurrency.probes.stall_cause import CPU_STARVED, SPIN, UNKNOWN
 from otel_concurrency.probes.tasks import OTHER

@@ -272,7 +272,7 @@ def test_switched_off_ours_behaves_as_the_upstream_distro(run: Run) -> None:
     env = SILENT | {"OTEL_PYTHON_CONCURRENCY_ENABLED": "false"}
     ended = run(WHAT_IS_PATCHED, env=env)
     upstreams = run(WHAT_IS_PATCHED, env=SILENT | {"OTEL_PYTHON_DISTRO": "distro"} | OFF_WITH_OURS)
-    # Under CPython 3.12 upstream's log handler ends a process with a traceback (see hooks/log_flush.py).
+    # Under CPython 3.12 upstream's log handler ends a process with a traceback (see hooks/logs/log_flush.py).
     assert (ended.code, bool(ended.err)) == (0, sys.version_info[:2] == (3, 12))
     assert ended.said() == upstreams.said()
     assert "FastAPIInstrumentor" in ended.said()["instrumented"]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from otel_concurrency.hooks.attaching import ATTACH, Attaching, unbind_run
-from otel_concurrency.hooks.threads import ThreadHook
+from otel_concurrency.hooks.threads.threads import ThreadHook
 from otel_concurrency.probes.functions import function_name
 
 

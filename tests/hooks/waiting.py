@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from otel_concurrency.hooks.anyio_waits import AnyIOWaitHook
-from otel_concurrency.hooks.tasks import TaskHook
-from otel_concurrency.hooks.trio_tasks import TrioTaskHook
-from otel_concurrency.hooks.trio_waits import TrioWaitHook
-from otel_concurrency.hooks.wait_kinds import WaitKinds
-from otel_concurrency.hooks.waits import WaitHook
+from otel_concurrency.hooks.tasks.tasks import TaskHook
+from otel_concurrency.hooks.trio.trio_tasks import TrioTaskHook
+from otel_concurrency.hooks.trio.trio_waits import TrioWaitHook
+from otel_concurrency.hooks.waits.anyio_waits import AnyIOWaitHook
+from otel_concurrency.hooks.waits.wait_kinds import WaitKinds
+from otel_concurrency.hooks.waits.waits import WaitHook
 from otel_concurrency.probes.choice import make_task_probe
 from otel_concurrency.probes.tasks import TaskProbe
 from otel_concurrency.probes.waits import WaitRow

@@ -22,8 +22,8 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.test.globals_test import reset_logging_globals
 
-from otel_concurrency.hooks.failures import FAILURES
-from otel_concurrency.hooks.log_handler import LogHandlerHook
+from otel_concurrency.hooks.failures.failures import FAILURES
+from otel_concurrency.hooks.logs.log_handler import LogHandlerHook
 from otel_concurrency.instrumentors.failures import FailureInstrumentor
 from otel_concurrency.probes.rate_limit import BURST
 from otel_concurrency.signals import shutdown
@@ -397,7 +397,7 @@ def test_a_report_from_a_finaliser_is_told_later(
 def test_our_own_trouble_keeps_nobody_from_hearing(
     instrumentor: FailureInstrumentor, hook: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("otel_concurrency.hooks.failures.stack_of", lambda _: 1 / 0)
+    monkeypatch.setattr("otel_concurrency.hooks.failures.failures.stack_of", lambda _: 1 / 0)
     call_excepthook()
     assert (hook, FAILURES.lost) == (["sys"], 1)
     FAILURES.reset()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from otel_concurrency.hooks.tasks import TaskHook
+from otel_concurrency.hooks.tasks.tasks import TaskHook
 from otel_concurrency.probes.account import EXECUTOR, HTTP_POOL, LOCK, WAITED_FOR, Account, AccountRead
 from otel_concurrency.probes.choice import make_task_probe
 from otel_concurrency.probes.tasks import TaskProbe

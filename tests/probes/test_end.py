@@ -14,7 +14,7 @@ _native = pytest.importorskip("otel_concurrency.probes._native")
 
 USED_AND_LET_GO = """
 import asyncio
-from otel_concurrency.hooks.tasks import TaskHook
+from otel_concurrency.hooks.tasks.tasks import TaskHook
 from otel_concurrency.probes.choice import make_task_probe, make_work_probe
 
 hook = TaskHook(make_task_probe())

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from otel_concurrency.hooks.tasks import TaskHook
+from otel_concurrency.hooks.tasks.tasks import TaskHook
 from otel_concurrency.probes.choice import make_task_probe
 
 SEEDS = int(os.environ.get("OTEL_CONCURRENCY_FUZZ_SEEDS", "150"))

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from otel_concurrency.hooks.event_loops import EventLoopHook
-from otel_concurrency.hooks.tasks import TaskHook
+from otel_concurrency.hooks.loops.event_loops import EventLoopHook
+from otel_concurrency.hooks.tasks.tasks import TaskHook
 from otel_concurrency.probes.choice import loop_timer_type, make_task_probe
 from otel_concurrency.probes.loop_time import LoopTimes
 from otel_concurrency.probes.tasks import TaskProbe

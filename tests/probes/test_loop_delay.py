@@ -12,7 +12,7 @@ from itertools import accumulate
 
 import pytest
 
-from otel_concurrency.hooks.event_loops import EventLoopHook
+from otel_concurrency.hooks.loops.event_loops import EventLoopHook
 from otel_concurrency.probes.choice import loop_timer_type
 from otel_concurrency.probes.histogram import HistogramState
 from otel_concurrency.probes.loop_delay import EVERY_NS, delays

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
-from otel_concurrency.hooks.tasks import TaskHook
+from otel_concurrency.hooks.tasks.tasks import TaskHook
 from otel_concurrency.probes.choice import make_task_probe
 from otel_concurrency.probes.pure import PureTaskProbe
 from tests.loops import run

@@ -66,7 +66,7 @@ def test_it_tells_the_coroutine_and_the_library_function_that_its_code_calls(
 
 def test_a_wrapper_of_ours_is_not_whom_the_code_calls(looked_at: Callable[..., Stack]) -> None:
     """As `Thread.start` is one, which waits for its thread."""
-    ours: dict[str, Any] = {"__name__": "otel_concurrency.hooks.threads"}
+    ours: dict[str, Any] = {"__name__": "otel_concurrency.hooks.threads.threads"}
     exec("def wrapper(is_over): is_over.wait()", ours)
 
     async def calls_a_wrapper(is_over: threading.Event) -> None:

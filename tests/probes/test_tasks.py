@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from otel_concurrency.hooks.tasks import TaskHook
+from otel_concurrency.hooks.tasks.tasks import TaskHook
 from otel_concurrency.probes.choice import make_task_probe
 from otel_concurrency.probes.tasks import TaskProbe, TaskRow
 from tests.loops import run

@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, Tracer
 
-from otel_concurrency.hooks.stalls import Stall
+from otel_concurrency.hooks.loops.stalls import Stall
 from otel_concurrency.signals import open_requests
 from otel_concurrency.signals.open_requests import OpenRequests
 from otel_concurrency.signals.stalls import StallReports

@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from otel_concurrency.hooks.stalls import Stall
+from otel_concurrency.hooks.loops.stalls import Stall
 from otel_concurrency.signals import names
 from otel_concurrency.signals.stalls import (
     INTERVAL_NS,

@@ -1,5 +1,5 @@
 /* Waiting for a loop to stall, without the GIL: a thread that asked for it many times a second would cost the program more
-   than it tells (see hooks/watchdog.py, whose wait this is). And what a thread that stalls has current. */
+   than it tells (see hooks/loops/watchdog.py, whose wait this is). And what a thread that stalls has current. */
 
 #ifndef OTEL_CONCURRENCY_WATCH_H
 #define OTEL_CONCURRENCY_WATCH_H

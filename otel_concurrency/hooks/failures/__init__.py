@@ -1,0 +1,1 @@
+"""What Python itself gave up on: noticed once, where it shows."""

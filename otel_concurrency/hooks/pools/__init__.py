@@ -1,0 +1,1 @@
+"""Where requests wait for a connection: databases, Redis, HTTP clients."""

@@ -1,0 +1,1 @@
+"""Processes: pools of them, children, programs that are started."""

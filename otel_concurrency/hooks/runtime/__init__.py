@@ -1,0 +1,1 @@
+"""The interpreter itself: garbage collection, and what upstream measures of the system."""

@@ -1,0 +1,1 @@
+"""What a service serves: requests of web frameworks, tasks of Celery."""

@@ -1,0 +1,1 @@
+"""asyncio's tasks: made, cancelled, created by whom."""

@@ -1,0 +1,1 @@
+"""Threads and their pools, AnyIO's among them."""

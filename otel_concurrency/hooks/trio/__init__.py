@@ -1,0 +1,1 @@
+"""What trio has of its own: tasks, loops, threads, locks."""
