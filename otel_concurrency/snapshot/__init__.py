@@ -1,0 +1,8 @@
+"""The live picture: what a process does now, its tasks, threads, locks and pools, seen from any thread."""
+
+from __future__ import annotations
+
+from otel_concurrency.snapshot.live import Snapshot
+from otel_concurrency.snapshot.taking import take
+
+__all__ = ["Snapshot", "take"]
