@@ -8,7 +8,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from benchmarks import connections, logs, loops, pools, report, request, task_spans, tasks, waits
+from benchmarks import connections, logs, loops, pools, report, request, task_spans, tasks, timed, waits
 from benchmarks import exit as ending
 from benchmarks.environments import InstallError
 
@@ -25,6 +25,7 @@ def main() -> int:
             "loops",
             "pools",
             "waits",
+            "timed",
             "connections",
             "logs",
             "request",
@@ -55,6 +56,9 @@ def main() -> int:
         print(f"\n{text}" if arguments.part == "all" else text, flush=True)
     if arguments.part in ("waits", "all"):
         text, data["waits"] = waits.run(waits.QUICK if arguments.quick else waits.FULL)
+        print(f"\n{text}" if arguments.part == "all" else text, flush=True)
+    if arguments.part in ("timed", "all"):
+        text, data["timed"] = timed.run(timed.QUICK if arguments.quick else timed.FULL)
         print(f"\n{text}" if arguments.part == "all" else text, flush=True)
     if arguments.part in ("connections", "all"):
         effort = connections.QUICK if arguments.quick else connections.FULL

@@ -6,20 +6,22 @@ points. `instrument()` is for programs that cannot be started that way.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 from otel_concurrency._version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping
-    from typing import Any
+    from collections.abc import Callable, MutableMapping
+    from typing import Any, TypeVar
 
     from typing_extensions import Unpack
 
     from otel_concurrency.config import Options
     from otel_concurrency.start import Instrumentation
 
-__all__ = ["__version__", "add_log_context", "get_request_id", "instrument", "set_request_id"]
+    Function = TypeVar("Function", bound=Callable[..., Any])
+
+__all__ = ["__version__", "add_log_context", "get_request_id", "instrument", "set_request_id", "timed"]
 
 
 def instrument(**options: Unpack[Options]) -> Instrumentation:
@@ -90,3 +92,32 @@ def add_log_context(
     from otel_concurrency.signals import logs
 
     return logs.add_log_context(event_dict)
+
+
+@overload
+def timed(function: Function, /, *, name: str | None = None) -> Function: ...
+@overload
+def timed(*, name: str | None = None) -> Callable[[Function], Function]: ...
+def timed(function: Any = None, /, *, name: str | None = None) -> Any:
+    """Time the calls of a function: how long each took, and how it ended; `@timed` or `@timed()` above it.
+
+    Functions, coroutine functions, generators and asynchronous generators may be timed, methods among them.
+    The numbers are the metric `python.function.duration`, with the slowest calls' traces as exemplars; a
+    coroutine's or a generator's time is from its first step to its end. Where nothing is instrumented, the
+    function is just called.
+
+    Args:
+        function: What to time.
+        name: What to call it, in place of `module.qualname`; functions of one name count together.
+
+    Returns:
+        A function of the same kind that behaves as this one does; `__wrapped__` is this one.
+
+    Raises:
+        TypeError: It is no function: a class, say.
+    """
+    from otel_concurrency.hooks import timed as decorating
+
+    if function is None:
+        return lambda given: decorating.timed(given, name=name)
+    return decorating.timed(function, name=name)

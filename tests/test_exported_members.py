@@ -28,6 +28,7 @@ FOUND_BY_OPENTELEMETRY = {
     ("opentelemetry_instrumentor", "concurrency_runtime"),
     ("opentelemetry_instrumentor", "concurrency_stalls"),
     ("opentelemetry_instrumentor", "concurrency_fastapi"),
+    ("opentelemetry_instrumentor", "concurrency_timed"),
     ("opentelemetry_post_instrument", "otel_concurrency"),
     ("console_scripts", "otel-concurrency"),
 }
@@ -40,6 +41,7 @@ def test_all_is_what_we_promise() -> None:
         "get_request_id",
         "instrument",
         "set_request_id",
+        "timed",
     ]
     assert all(hasattr(otel_concurrency, name) for name in otel_concurrency.__all__)
 

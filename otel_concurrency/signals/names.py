@@ -33,6 +33,7 @@ EXECUTOR_TYPE = "python.executor.type"
 EXECUTOR_TASK_OUTCOME = "python.executor.task.outcome"
 WORKER_STATE = "python.executor.worker.state"
 CRASH_REASON = "python.executor.worker.crash.reason"
+FUNCTION_OUTCOME = "python.function.outcome"
 THREAD_STATE = "python.thread.state"
 THREAD_SYNC_TYPE = "python.thread.sync.type"
 STALL_CAUSE = "asyncio.eventloop.stall.cause"
@@ -129,6 +130,8 @@ ATTRIBUTE_MEANINGS = {
     "without a GIL); `unknown`: beyond 200 threads, or not to be seen here",
     THREAD_SYNC_TYPE: "`condition`, `event`, `semaphore`, `barrier`, `queue_get`, `queue_put`, `queue_join`, "
     "`thread_join`, or `future`: the result of a work item",
+    FUNCTION_OUTCOME: "`finished`, `failed`, `cancelled`, or `closed`: a coroutine or generator that was "
+    "left before its end",
     CPU_MODE: "`user` or `system`",
     CONTEXT_SWITCH_TYPE: "`voluntary` or `involuntary`",
     PAGING_FAULT_TYPE: "`minor`, or `major`: read from disk",
@@ -900,6 +903,13 @@ CPU_THROTTLED_TIME = Instrument(
     "counter",
     "For how long this process's cgroup, all its processes together, had used up its CPU quota",
 )
+FUNCTION_DURATION = Instrument(
+    "python.function.duration",
+    "s",
+    "histogram",
+    "How long calls of functions took that are decorated with `otel_concurrency.timed`",
+    (CODE_FUNCTION_NAME, FUNCTION_OUTCOME, ERROR_TYPE),
+)
 SHUTDOWN_DURATION = Instrument(
     "process.shutdown.duration",
     "s",
@@ -1023,6 +1033,7 @@ INSTRUMENTS = (
     GIL_PROBES,
     GIL_WAIT_MAX,
     CPU_THROTTLED_TIME,
+    FUNCTION_DURATION,
     SHUTDOWN_DURATION,
     TIMEOUTS_EXPIRED,
     FAILURES,

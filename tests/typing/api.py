@@ -15,3 +15,18 @@ otel_concurrency.instrument(max_coroutine=3)  # type: ignore[call-arg]  # pyrigh
 
 request_id: str | None = otel_concurrency.get_request_id()
 otel_concurrency.set_request_id("order-7")
+
+
+@otel_concurrency.timed
+def total(prices: list[float]) -> float:
+    return sum(prices)
+
+
+@otel_concurrency.timed(name="checkout")
+async def check_out(order: int) -> str:
+    return str(order)
+
+
+price: float = total([1.0])
+total("no")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+otel_concurrency.timed(7)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
