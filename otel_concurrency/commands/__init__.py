@@ -7,4 +7,4 @@ exit code. What a command needs beyond the standard library, it imports when it 
 
 from __future__ import annotations
 
-NAMES = ("demo", "receive")  # in the order in which the help lists them
+NAMES = ("run", "console", "demo", "receive")  # in the order in which the help lists them

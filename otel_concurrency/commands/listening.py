@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import socket
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -39,3 +41,16 @@ def listening(store: Store, options: argparse.Namespace) -> Iterator[Receiver]:
             receiver.stop()
         return
     raise SystemExit(f"no free port in {_PORTS_TRIED} tries; --http-port 0 --grpc-port 0 takes any")
+
+
+def bound(host: str, port: int, what: str) -> socket.socket:
+    """Return a socket that listens on a port, or on the next free one."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    for candidate in range(port, min(port + _PORTS_TRIED, 65536)):
+        try:
+            return socket.create_server((host, candidate), family=family)
+        except OSError as error:
+            if error.errno not in (errno.EADDRINUSE, errno.EACCES):
+                raise SystemExit(f"cannot listen on {host}: {error}") from error
+            say(f"port {candidate} is taken: trying {candidate + 1} for {what}")
+    raise SystemExit(f"no free port in {_PORTS_TRIED} tries for {what}; --port 0 takes any")

@@ -9,12 +9,10 @@ from __future__ import annotations
 import asyncio
 import functools
 import socket
-import threading
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-import uvicorn
 from google.protobuf.message import DecodeError, Message
 from google.rpc.code_pb2 import Code  # type: ignore[import-untyped]
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
@@ -24,6 +22,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from otel_concurrency.console import otlp_json
+from otel_concurrency.console.serving import WebServer
 from otel_concurrency.console.signals import SIGNALS, Signal
 from otel_concurrency.console.store import Store, StoreError
 
@@ -35,7 +34,6 @@ MAX_CONNECTIONS = 64
 DECODERS = 2
 """Threads that decode and store; more would only compete for the GIL and the writers' lock."""
 
-SHUTDOWN_GRACE_S = 2
 _WINDOW_BITS = {"gzip": 31, "deflate": 15}
 
 
@@ -66,25 +64,15 @@ class HttpReceiver:
 
     def __init__(self, store: Store, listener: socket.socket, *, max_request_bytes: int) -> None:
         self._store = store
-        self._listener = listener
         self._max_request_bytes = max_request_bytes
         self._decoders = ThreadPoolExecutor(DECODERS, thread_name_prefix="otlp-http-decode")
         routes = [
             Route(signal.path, functools.partial(self._export, signal), methods=["POST"])
             for signal in SIGNALS
         ]
-        config = uvicorn.Config(
-            Starlette(routes=routes),
-            loop="asyncio",
-            lifespan="off",
-            log_config=None,
-            log_level="warning",
-            access_log=False,
-            limit_concurrency=MAX_CONNECTIONS,
-            timeout_graceful_shutdown=SHUTDOWN_GRACE_S,
+        self._server = WebServer(
+            Starlette(routes=routes), listener, "otlp-http", lifespan="off", limit_concurrency=MAX_CONNECTIONS
         )
-        self._server = _Server(config)
-        self._thread = threading.Thread(target=self._run, name="otlp-http", daemon=True)
 
     def start(self) -> None:
         """Serve; returns when requests are answered.
@@ -92,25 +80,12 @@ class HttpReceiver:
         Raises:
             RuntimeError: The server ended before it was ready.
         """
-        self._thread.start()
-        self._server.settled.wait()
-        if not self._server.started:
-            self.stop()
-            raise RuntimeError("the OTLP/HTTP server did not start; its log record tells why")
+        self._server.start()
 
     def stop(self) -> None:
         """Answer what is running, close the port and join the threads; twice is fine."""
-        self._server.should_exit = True
-        if self._thread.ident is not None:
-            self._thread.join()
-        self._listener.close()
+        self._server.stop()
         self._decoders.shutdown()
-
-    def _run(self) -> None:
-        try:
-            self._server.run(sockets=[self._listener])
-        finally:
-            self._server.settled.set()
 
     async def _export(self, signal: Signal, request: Request) -> Response:
         media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -164,18 +139,6 @@ class HttpReceiver:
             return signal.take(message, len(body), self._store)
         except StoreError as error:
             raise Refusal(503, Code.UNAVAILABLE, str(error)) from error
-
-
-class _Server(uvicorn.Server):
-    """A server that tells when it is ready, or has given up."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.settled = threading.Event()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.settled.set()
 
 
 def decompress(body: bytes, coding: str, limit: int) -> bytes:

@@ -83,7 +83,7 @@ def test_importing_the_console_without_the_extra_says_so_too() -> None:
     done = run_python("""
         import sys
         sys.modules["duckdb"] = None
-        import otel_concurrency.console
+        from otel_concurrency.console import Store
     """)
     complaint = "the console needs duckdb, which is not installed: pip install 'otel-concurrency[console]'"
     assert done.stderr.splitlines()[-1] == f"ImportError: {complaint}"
