@@ -142,7 +142,23 @@ def read_globs(value: object) -> frozenset[str]:
     items = value.split(",") if isinstance(value, str) else value
     if not isinstance(items, (list, tuple, set, frozenset)):
         raise TypeError("not a list of globs")
-    return frozenset(str(item).strip() for item in items) - {""}
+    globs = frozenset(str(item).strip() for item in items) - {""}
+    for glob in sorted(globs):
+        if not _is_closed(glob):
+            raise ValueError(f"nothing closes a [ in {glob}")
+    return globs
+
+
+def _is_closed(glob: str) -> bool:
+    """Whether each [ has its ]: `fnmatch` takes one without for itself, and no function's name has one."""
+    opened = glob.find("[")
+    while opened >= 0:
+        first = opened + (2 if glob.startswith("[!", opened) else 1)  # belongs to the class, be it a ]
+        closed = glob.find("]", first + 1)
+        if closed < 0:
+            return False
+        opened = glob.find("[", closed)
+    return True
 
 
 def _setting(default: object, read: Callable[[object], object], unit: str, meaning: str) -> Any:

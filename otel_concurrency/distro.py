@@ -35,6 +35,7 @@ from otel_concurrency.hooks.processes.forkserver import ForkserverHook
 from otel_concurrency.hooks.processes.helper_processes import is_helper_process
 from otel_concurrency.hooks.runtime.frozen_heap import FrozenHeap
 from otel_concurrency.hooks.runtime.system_metrics import SystemMetricsHook
+from otel_concurrency.misspelled import known_options, warn_of_variables
 from otel_concurrency.signals import log_json, logs, providers, request_id, shutdown
 from otel_concurrency.signals.ending import Ending
 
@@ -132,6 +133,7 @@ class ConcurrencyDistro(BaseDistro):
         elif is_helper_process():
             self._forkserver.install()
         elif self.is_active:
+            warn_of_variables(os.environ)
             self._export_failures.install()
             self._system_metrics.install()
             # A configuration file may refer to variables; what it finds there is the user's alone.
@@ -325,7 +327,9 @@ class ConcurrencyConfigurator(_OTelSDKConfigurator):
             # Upstream's loader never learns of `enabled: false`, and would load them after all.
             distro.turn_off(name for name, options in declared.items() if options.get("enabled") is False)
             instrumentation.python = {
-                name: options for name, options in declared.items() if distro.allows(name)
+                name: _known_options(name, options)
+                for name, options in declared.items()
+                if distro.allows(name)
             }
         configure_sdk(model)
 
@@ -356,6 +360,19 @@ class _LoaderWarning(logging.Filter):
             self.remove()
             return False
         return True
+
+
+def _known_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what an instrumentor of ours cannot take: upstream would leave out the instrumentor."""
+    for entry_point in entry_points(group=_GROUP, name=name):
+        if entry_point.value.startswith(_OURS):
+            try:
+                configuration = getattr(entry_point.load(), "configuration", None)
+            except Exception:  # told when it is to be started
+                return options
+            known = [f.name for f in fields(configuration)] if is_dataclass(configuration) else []
+            return known_options(name, options, known)
+    return options
 
 
 def _disabled_by_user() -> set[str]:

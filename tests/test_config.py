@@ -199,6 +199,10 @@ def test_what_means_false(word: str) -> None:
         ("MAX_COROUTINES", "100001", "200"),
         ("MAX_ERROR_TYPES", "9" * 5000, "50"),  # beyond what int() takes from text
         ("KEEP_UPSTREAM", "asyncio,grpc", "empty"),
+        ("TASK_SPAN_INCLUDE", "[", "*"),
+        ("TASK_SPAN_INCLUDE", "shop.*,lib.[a-", "*"),
+        ("TASK_SPAN_EXCLUDE", "lib.[a-z].[]", "empty"),
+        ("TASK_SPAN_EXCLUDE", "lib.[!]", "empty"),
         ("EXIT_TIMEOUT", "soon", "3.0"),
         ("EXIT_TIMEOUT", "-1", "3.0"),
         ("EXIT_TIMEOUT", "nan", "3.0"),
@@ -217,6 +221,12 @@ def test_a_malformed_value_gives_one_warning_and_the_default(
     assert len(told[0]) < 300
     assert told[0].endswith(f"; the default, {stands}, stands")
     assert [record.name for record in caplog.records] == ["otel_concurrency.config"]
+
+
+@pytest.mark.parametrize("glob", ["lib.[a-z]*", "[]]", "[!]]x", "a[[]b", "]", "?*"])
+def test_a_glob_that_fnmatch_understands_is_taken(caplog: pytest.LogCaptureFixture, glob: str) -> None:
+    assert Config.from_environ({PREFIX + "TASK_SPAN_INCLUDE": glob}).task_span_include == {glob}
+    assert warnings(caplog) == []
 
 
 def test_two_malformed_values_give_two_warnings(caplog: pytest.LogCaptureFixture) -> None:

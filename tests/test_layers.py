@@ -20,6 +20,7 @@ FLOORS = {  # room or module at the top of the package: its floor
     "config": 0,
     "defaults": 0,
     "environment_variables": 0,
+    "misspelled": 0,
     "probes": 0,
     "diagnosis": 1,
     "hooks": 1,

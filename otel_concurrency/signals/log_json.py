@@ -98,7 +98,12 @@ def install(where: str, *, max_waiting: int) -> Callable[[], None]:
     target = target_of(where)
     target.write(b"", None)
     if isinstance(target, FileTarget) and target.trouble is not None:
-        _logger.warning("OTEL_PYTHON_CONCURRENCY_LOG_JSON=%s cannot be written: %s", where, target.trouble)
+        _logger.warning(
+            "OTEL_PYTHON_CONCURRENCY_LOG_JSON=%r cannot be written (%s); the default, none, stands",
+            where,
+            target.trouble,
+        )
+        return lambda: None
     writer = LogWriter(target, max_waiting=max_waiting, notice=dropped_line)
     counts = LogLineCounts(writer)
     processor = JsonLogProcessor(writer)

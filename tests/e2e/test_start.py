@@ -460,6 +460,27 @@ def test_a_wrong_option_in_the_configuration_file_gives_one_warning(
     assert len([line for line in told if line.startswith("max_coroutines='plenty' is not understood")]) == 1
 
 
+def test_an_option_that_an_instrumentor_has_not_is_told_of_and_the_rest_stands(
+    run: Run, tmp_path: Path, receiver: OtlpProtoTestServer
+) -> None:
+    env = configuration_file(tmp_path, receiver, asyncio="{max_coroutines: 2, max_coroutine: 3}")
+    ended = run(COUNTED, env=env)
+    (line, *rest) = ended.err.splitlines()
+    begins = (
+        "The configuration file gives concurrency_asyncio an option that it has not, and that does nothing"
+    )
+    assert line.startswith(f"{begins}: max_coroutine; it has detach_after, max_coroutines, ")
+    assert (ended.code, "Traceback" in ended.err, rest) == (0, False, WARNED.splitlines())
+    assert created(receiver) == {"main": 1, "first": 3, "_other": 6}
+
+
+def test_a_misspelled_variable_is_told_of(run: Run) -> None:
+    ended = run("", env={**SILENT, "OTEL_PYTHON_CONCURRENCY_TASK_SPAN": "all"})
+    told = "OTEL_PYTHON_CONCURRENCY_TASK_SPAN is no setting, and does nothing; "
+    meant = "did you mean OTEL_PYTHON_CONCURRENCY_TASK_SPANS?\n"
+    assert (ended.code, ended.err) == (0, told + meant)
+
+
 def test_a_configuration_file_that_disables_all_patches_nothing(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "telemetry.yaml"
     path.write_text('file_format: "1.0"\ndisabled: true\n')

@@ -175,7 +175,10 @@ def test_a_file_that_cannot_be_opened_is_told_of_at_the_start(
 ) -> None:
     provider = LoggerProvider(shutdown_on_exit=False)
     monkeypatch.setattr(log_json, "get_logger_provider", lambda: provider)
-    log_json.install(str(tmp_path / "nowhere" / "log"), max_waiting=10)()
+    log_json.install(str(tmp_path / "nowhere" / "log"), max_waiting=10)
     (message,) = caplog.messages
-    assert message.startswith(f"OTEL_PYTHON_CONCURRENCY_LOG_JSON={tmp_path}")
-    assert "cannot be written: [Errno 2]" in message
+    assert message.startswith(f"OTEL_PYTHON_CONCURRENCY_LOG_JSON='{tmp_path}")
+    assert "cannot be written ([Errno 2]" in message
+    assert message.endswith("; the default, none, stands")
+    chain: Any = provider._multi_log_record_processor
+    assert chain._log_record_processors == ()
