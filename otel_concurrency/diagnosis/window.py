@@ -107,12 +107,14 @@ class HolderNumbers:
         held_s: For how long.
         function: Its coroutine function, where that is known.
         frames: Where it stands, the innermost first.
+        is_gone: Whether it is a task that has ended meanwhile; None where nobody can tell.
     """
 
     who: str
     held_s: float
     function: str = ""
     frames: tuple[str, ...] = ()
+    is_gone: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,13 +158,21 @@ class PoolNumbers:
 
 @dataclass(frozen=True, slots=True)
 class RunNumbers:
-    """All work items of one function, in one executor."""
+    """All work items of one function, in one executor.
+
+    Attributes:
+        function: `module.qualname`.
+        count: How many ended in the window.
+        median_s: How long half of them took at most, of all so far.
+        count_ever: How many that is the median of.
+        longest_s: The longest of the window.
+    """
 
     function: str
     count: int
     median_s: float
+    count_ever: int
     longest_s: float
-    total_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +187,7 @@ class ExecutorNumbers:
         queued: Work items in line, at the end.
         samples: How often it was looked at in the window.
         full: In how many looks all workers were at work and somebody was in line.
+        lonely: In how many looks one worker of several was at work, and nobody in line.
         submitted: Work items handed in.
         completed: Work items that ended.
         queue_p95_s: How long they were in line.
@@ -196,6 +207,7 @@ class ExecutorNumbers:
     queued: int | None = None
     samples: int = 0
     full: int = 0
+    lonely: int = 0
     submitted: int = 0
     completed: int = 0
     queue_p95_s: float = 0.0
@@ -222,6 +234,7 @@ class LockNumbers:
         crowded: In how many looks five or more waited.
         hold_p95_s: How long it was held; None where nobody tells.
         longest_s: The longest wait that ended in the window.
+        holder: Who has it, at the end; None where nobody looked.
     """
 
     kind: str
@@ -233,15 +246,24 @@ class LockNumbers:
     crowded: int = 0
     hold_p95_s: float | None = None
     longest_s: float = 0.0
+    holder: HolderNumbers | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ThreadNumbers:
-    """A thread, or threads of one name; `stack` as of the end of the window."""
+    """A thread.
+
+    Attributes:
+        name: Its name.
+        cpu: Share of the window in which it was on a CPU.
+        runs_loop: Whether an event loop runs in it.
+        stack: Where it was at the end, the innermost frame first.
+        function: The application's function in there.
+    """
 
     name: str
     cpu: float = 0.0
-    count: int = 1
+    runs_loop: bool = False
     stack: tuple[str, ...] = ()
     function: str = ""
 
@@ -332,6 +354,7 @@ class Window:
         forks: Forks of this process, in the window.
         fork_threads: Threads that ran at a fork, the forking one left out; the most of any.
         fork_thread_names: Some of their names.
+        fork_function: Who forked, as far as that shows.
     """
 
     began_unix_ns: int = 0
@@ -359,6 +382,7 @@ class Window:
     forks: int = 0
     fork_threads: int = 0
     fork_thread_names: tuple[str, ...] = ()
+    fork_function: str = ""
 
     @property
     def seconds(self) -> float:
