@@ -58,6 +58,8 @@ class Setting:
         """The default as one would write it in the environment; `empty` for an empty list."""
         if isinstance(self.default, frozenset):
             return ",".join(sorted(self.default)) or "empty"
+        if self.default == "":
+            return "empty"
         return str(self.default).lower()
 
 
@@ -89,6 +91,23 @@ def read_seconds(value: object) -> float:
     if not 0 <= seconds <= MAX_SECONDS:
         raise ValueError(f"not between 0 and {MAX_SECONDS}")
     return seconds
+
+
+def read_port(value: object) -> int | None:
+    """Read a port; `0` is any that is free, and `none` is no port at all."""
+    if isinstance(value, (bool, float)):
+        raise TypeError("not a port")
+    word = str(value).strip().lower()
+    if word in ("none", "off", "false"):
+        return None
+    if not word.isdecimal() or not 0 <= int(word) <= 65_535:
+        raise ValueError("not between 0 and 65535")
+    return int(word)
+
+
+def read_text(value: object) -> str:
+    """Read any text."""
+    return str(value).strip()
 
 
 def read_header_name(value: object) -> str:
@@ -161,8 +180,12 @@ def _is_closed(glob: str) -> bool:
     return True
 
 
-def _setting(default: object, read: Callable[[object], object], unit: str, meaning: str) -> Any:
-    return field(default=default, metadata={"read": read, "unit": unit, "meaning": meaning})
+def _setting(
+    default: object, read: Callable[[object], object], unit: str, meaning: str, *, is_secret: bool = False
+) -> Any:
+    return field(
+        default=default, repr=not is_secret, metadata={"read": read, "unit": unit, "meaning": meaning}
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -409,6 +432,39 @@ class Config:
         "true or false",
         "`false`: SIGTERM ends the process as it does without us, with whatever was not exported yet.",
     )
+    http_port: int | None = _setting(
+        None,
+        read_port,
+        "port, 0 to 65535, or none",
+        "Where the endpoints answer; further processes of the program take the next free ports. `none`: no "
+        "endpoints; `0`: any port.",
+    )
+    http_host: str = _setting(
+        "127.0.0.1",
+        read_text,
+        "name or address",
+        "Which of its addresses the machine answers at. Others than loopback ones want a token.",
+    )
+    http_token: str = _setting(
+        "",
+        read_text,
+        "text",
+        "What callers of the endpoints have to know: `Authorization: Bearer ...`. Empty: nothing.",
+        is_secret=True,
+    )
+    http_health_limit: float = _setting(
+        10.0,
+        read_seconds,
+        "seconds",
+        "How long an event loop may be blocked before `/health` calls the program dead.",
+    )
+    http_metrics: bool = _setting(
+        True,
+        read_bool,
+        "true or false",
+        "`false`: the endpoints have no `/metrics`, for which the SDK would aggregate what it measures once "
+        "more.",
+    )
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Config:
@@ -490,6 +546,11 @@ class Options(TypedDict, total=False):
     log_queue: int
     exit_timeout: float
     exit_signals: bool
+    http_port: int | None
+    http_host: str
+    http_token: str
+    http_health_limit: float
+    http_metrics: bool
 
 
 @dataclass(frozen=True, slots=True)

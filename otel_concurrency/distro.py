@@ -61,6 +61,7 @@ _SWITCHES = {  # instrumentor of ours: the setting that turns it off
     "concurrency_celery": "celery",
 }
 _GROUP = "opentelemetry_instrumentor"
+_UPPER_GROUP = "otel_concurrency"  # what the distro starts, and does not know: it is built on top of it
 _OURS = "otel_concurrency."
 _OUR_NAMES = "concurrency_"  # what our instrumentors' entry points begin with
 _UPSTREAM = "opentelemetry.instrumentation."
@@ -104,6 +105,7 @@ class ConcurrencyDistro(BaseDistro):
         self._leave_request_ids: Callable[[], None] | None = None
         self._stop_writing: Callable[[], None] | None = None
         self._ending: Ending | None = None
+        self._stop_endpoints: Callable[[], None] | None = None
         self._forkserver = ForkserverHook(self._start_anew)
 
     @property
@@ -199,6 +201,16 @@ class ConcurrencyDistro(BaseDistro):
             )
             self._ending.install()
 
+    def answer_requests(self) -> None:
+        """Let the process be asked over HTTP, where that is wanted; else nothing of it is even imported."""
+        if self.config.http_port is None or self._stop_endpoints is not None:
+            return
+        try:
+            for entry_point in entry_points(group=_UPPER_GROUP, name="endpoints"):
+                self._stop_endpoints = entry_point.load()(self.config)
+        except Exception:
+            _logger.exception("The endpoints failed and are left out; the others go on")
+
     def leave_to_program(self) -> None:
         """Hear that all is loaded, and that the program comes next."""
         if self.started and self.is_active and self.config.gc_freeze:
@@ -214,6 +226,8 @@ class ConcurrencyDistro(BaseDistro):
                 shutdown.flush(self.config.exit_timeout)
             except Exception:
                 _logger.exception("The last numbers could not be exported")
+        if self._stop_endpoints is not None:
+            self._stop_endpoints()
         for name, instrumentor in reversed(self.loaded.items()):
             try:
                 if instrumentor.is_instrumented_by_opentelemetry:
@@ -310,6 +324,7 @@ class ConcurrencyConfigurator(_OTelSDKConfigurator):
             distro.take_request_ids()
             distro.write_logs()
             distro.watch_ending()
+            distro.answer_requests()
 
     def _configure_from_file(self, path: str, distro: ConcurrencyDistro) -> None:
         """Do as upstream does, and see to it that what is off, in the file or beside it, stays off."""

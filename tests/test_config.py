@@ -60,6 +60,11 @@ DEFAULTS = {
     "log_queue": 10_000,
     "exit_timeout": 3.0,
     "exit_signals": True,
+    "http_port": None,
+    "http_host": "127.0.0.1",
+    "http_token": "",
+    "http_health_limit": 10.0,
+    "http_metrics": True,
 }
 
 
@@ -126,6 +131,11 @@ def test_every_variable_is_read() -> None:
         "OTEL_PYTHON_CONCURRENCY_LOG_QUEUE": "50",
         "OTEL_PYTHON_CONCURRENCY_EXIT_TIMEOUT": "0.5",
         "OTEL_PYTHON_CONCURRENCY_EXIT_SIGNALS": "no",
+        "OTEL_PYTHON_CONCURRENCY_HTTP_PORT": "9464",
+        "OTEL_PYTHON_CONCURRENCY_HTTP_HOST": "0.0.0.0",
+        "OTEL_PYTHON_CONCURRENCY_HTTP_TOKEN": "sesame",
+        "OTEL_PYTHON_CONCURRENCY_HTTP_HEALTH_LIMIT": "30",
+        "OTEL_PYTHON_CONCURRENCY_HTTP_METRICS": "no",
     }
     assert set(environ) == {setting.variable for setting in SETTINGS}
     assert asdict(Config.from_environ(environ)) == {
@@ -168,6 +178,11 @@ def test_every_variable_is_read() -> None:
         "log_queue": 50,
         "exit_timeout": 0.5,
         "exit_signals": False,
+        "http_port": 9464,
+        "http_host": "0.0.0.0",
+        "http_token": "sesame",
+        "http_health_limit": 30,
+        "http_metrics": False,
     }
 
 

@@ -30,6 +30,7 @@ FOUND_BY_OPENTELEMETRY = {
     ("opentelemetry_instrumentor", "concurrency_fastapi"),
     ("opentelemetry_instrumentor", "concurrency_timed"),
     ("opentelemetry_post_instrument", "otel_concurrency"),
+    ("otel_concurrency", "endpoints"),
     ("console_scripts", "otel-concurrency"),
 }
 

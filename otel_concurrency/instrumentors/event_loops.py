@@ -16,13 +16,14 @@ from otel_concurrency.hooks.loops.loop_exceptions import LoopExceptionHook
 from otel_concurrency.hooks.trio.trio_loops import TrioLoopHook
 from otel_concurrency.probes.choice import loop_timer_type
 from otel_concurrency.probes.loop_exceptions import LoopExceptions
-from otel_concurrency.probes.loop_time import LoopTimes
+from otel_concurrency.probes.loop_time import LoopTimes, TimedLoop
 from otel_concurrency.probes.loops import LOOP_IDS
 from otel_concurrency.signals.loop_metrics import LoopMetrics
 from otel_concurrency.signals.producer import default_producer
 
 _observers: tuple[RunObserver, ...] = ()
 _hook: EventLoopHook | None = None
+_times: LoopTimes | None = None
 
 
 def observe(observer: RunObserver) -> Callable[[], None]:
@@ -33,6 +34,11 @@ def observe(observer: RunObserver) -> Callable[[], None]:
 
     _set_observers((*_observers, observer))
     return forget
+
+
+def running_loops() -> list[TimedLoop]:
+    """Return the loops that run now; none where loops are not timed."""
+    return _times.running() if _times is not None else []
 
 
 def _set_observers(observers: tuple[RunObserver, ...]) -> None:
@@ -59,10 +65,10 @@ class EventLoopInstrumentor(BaseInstrumentor):
         return ()
 
     def _instrument(self, **kwargs: Any) -> None:
-        global _hook
+        global _hook, _times
         options = {field.name: kwargs.get(field.name) for field in fields(EventLoopOptions)}
         config = Config.from_options(options, os.environ)
-        times = LoopTimes(loop_timer_type(native=config.native), loops=LOOP_IDS)
+        times = _times = LoopTimes(loop_timer_type(native=config.native), loops=LOOP_IDS)
         exceptions = LoopExceptions(times.id_of, max_error_types=config.max_error_types)
         metrics = self._metrics = LoopMetrics(times, exceptions=exceptions.read)
         _hook = EventLoopHook(times)
@@ -81,8 +87,8 @@ class EventLoopInstrumentor(BaseInstrumentor):
         self._undo = (fork.in_child(begin_in_child),)
 
     def _uninstrument(self, **kwargs: Any) -> None:
-        global _hook
-        _hook = None
+        global _hook, _times
+        _hook = _times = None
         for hook in reversed(self._hooks):
             hook.remove()
         if self._metrics is not None:

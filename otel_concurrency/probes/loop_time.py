@@ -216,6 +216,10 @@ class LoopTimes:
         known = self.known(loop)
         return (known.loop_id, known.loop_type) if known is not None else (None, "other")
 
+    def running(self) -> list[TimedLoop]:
+        """Return the loops that run now; takes no lock."""
+        return [known for known in list(self._loops) if known.is_running]
+
     def read(self) -> list[LoopTimeRow]:
         """Return one row for each id and type."""
         rows: dict[tuple[int | None, str], LoopTimeRow] = {}

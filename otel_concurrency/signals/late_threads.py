@@ -9,9 +9,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
-_waiting: list[LateThread] = []
+
+class Waiting(Protocol):
+    """What begins with the first sign of work."""
+
+    def wake(self) -> None:
+        """Begin, unless that has happened."""
+        ...
+
+
+_waiting: list[Waiting] = []
 
 
 class LateThread(threading.Thread):
@@ -53,8 +62,8 @@ def forget_all() -> None:
     _waiting.clear()
 
 
-def add(thread: LateThread) -> None:
-    """Let `wake_all` start a thread, too."""
+def add(thread: Waiting) -> None:
+    """Let `wake_all` start a thread, or whatever else waits, too."""
     _waiting.append(thread)
 
 

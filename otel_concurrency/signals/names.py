@@ -78,6 +78,7 @@ DISK_IO_DIRECTION = "disk.io.direction"
 
 CODE_FILE_PATH = "code.file.path"
 CODE_LINE_NUMBER = "code.line.number"
+ENDPOINT_URL = "otel_concurrency.endpoint.url"
 CELERY_TASK_NAME = "celery.task.name"
 CELERY_TASK_OUTCOME = "celery.task.outcome"
 CELERY_TASK_ID = "celery.task.id"

@@ -156,6 +156,11 @@ def test_every_setting_is_a_flag_of_the_command(run: Run) -> None:
         "log_queue": "100",
         "exit_timeout": "1.5",
         "exit_signals": "off",
+        "http_port": "9464",
+        "http_host": "0.0.0.0",
+        "http_token": "sesame",
+        "http_health_limit": "30",
+        "http_metrics": "no",
     }
     typed = [part for name, value in flags.items() for part in (f"--concurrency_{name}", value)]
     ended = run(program, *typed, env=SILENT)
@@ -199,6 +204,11 @@ def test_every_setting_is_a_flag_of_the_command(run: Run) -> None:
         "log_queue": 100,
         "exit_timeout": 1.5,
         "exit_signals": False,
+        "http_port": 9464,
+        "http_host": "0.0.0.0",
+        "http_token": "sesame",
+        "http_health_limit": 30,
+        "http_metrics": False,
     }
 
 
