@@ -29,6 +29,7 @@ FLOORS = {  # room or module at the top of the package: its floor
     "instrumentors": 3,
     "distro": 4,
     "start": 4,
+    "checking": 5,
     "cli": 5,
     "commands": 5,
     "console": 5,
