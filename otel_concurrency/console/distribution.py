@@ -48,6 +48,15 @@ class Distribution:
             if held:
                 self.buckets[bounds] += held
 
+    def merge(self, other: Distribution) -> None:
+        """Add all that another one holds."""
+        if other.count:
+            self.count += other.count
+            self.sum += other.sum
+            self.minimum = min(self.minimum, other.minimum)
+            self.maximum = max(self.maximum, other.maximum)
+            self.buckets.update(other.buckets)
+
     def quantile(self, q: float) -> float:
         """Estimate a quantile: the middle of its bucket, within the observed extremes.
 

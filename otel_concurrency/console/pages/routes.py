@@ -1,0 +1,55 @@
+"""Which page stands at which path."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from otel_concurrency.console.pages.blocks import Block, Html, Page, Request
+from otel_concurrency.console.pages.markup import empty, link
+from otel_concurrency.console.pages.overview import overview
+from otel_concurrency.console.pages.tasks import tasks_page
+from otel_concurrency.console.pages.trace import trace_page
+from otel_concurrency.console.pages.traces import traces_page
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A page in the menu.
+
+    Attributes:
+        path: Where it is.
+        title: What it is called.
+        key: The key after `g` that leads there.
+        page: Makes it.
+    """
+
+    path: str
+    title: str
+    key: str
+    page: Page
+
+
+ROUTES = (
+    Route("/", "Overview", "o", overview),
+    Route("/traces", "Traces", "t", traces_page),
+    Route("/tasks", "Tasks", "k", tasks_page),
+)
+TRACE = "/trace/"
+
+
+def page_at(path: str) -> Page:
+    """Return the page of a path; one that says so, where there is none."""
+    if path.startswith(TRACE):
+        return trace_page
+    return next((route.page for route in ROUTES if route.path == path), _no_page)
+
+
+def title_at(path: str) -> str:
+    """Return what the page of a path is called."""
+    if path.startswith(TRACE):
+        return f"Trace {path[len(TRACE) :][:8]}"
+    return next((route.title for route in ROUTES if route.path == path), "No such page")
+
+
+def _no_page(request: Request) -> list[Block]:
+    return [Html(empty("There is no such page", link(request.address.to("/"), "The overview"), "."))]
