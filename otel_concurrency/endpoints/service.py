@@ -25,6 +25,7 @@ from otel_concurrency.endpoints import ports
 from otel_concurrency.endpoints.directory import Directory, own_entry
 from otel_concurrency.endpoints.health import Health
 from otel_concurrency.endpoints.routes import Route, add_route
+from otel_concurrency.endpoints.scraping import Metrics
 from otel_concurrency.endpoints.server import Server
 from otel_concurrency.endpoints.site import Site, is_loopback
 from otel_concurrency.hooks import fork
@@ -59,7 +60,9 @@ class Service:
         self._config = config
         self._directory = directory or Directory()
         self._site = Site(config.http_token, config.http_host)
+        self._metrics = Metrics()
         self._undo: list[Callable[[], object]] = []
+        self._has_metrics = False
         self._begin()
 
     def __repr__(self) -> str:
@@ -83,7 +86,6 @@ class Service:
                 self._config.http_host,
             )
             return
-        self._add_routes()
         atexit.register(self._end)
         self._undo = [
             lambda: atexit.unregister(self._end),
@@ -91,7 +93,9 @@ class Service:
             fork.in_parent(self._resume_soon),
             fork.in_child(self._begin_in_child),
             event_loops.observe(self),
+            self._metrics.remove,
         ]
+        self._has_metrics = self._config.http_metrics and self._metrics.install()
         self._listen()
 
     def remove(self) -> None:
@@ -126,8 +130,11 @@ class Service:
                 aliases=("/livez",),
             )
         )
+        if self._has_metrics:
+            add_route(Route("/metrics", self._metrics, "all metrics, for Prometheus, with exemplars"))
 
     def _listen(self) -> None:
+        self._add_routes()
         try:
             listener = ports.listen(self._config.http_host, self._config.http_port or 0)
         except OSError as error:
@@ -189,6 +196,7 @@ class Service:
         self._begin()
         if server is not None:
             server.close()
+        self._metrics.begin()
         self._is_waiting = True
         late_threads.add(self)
 

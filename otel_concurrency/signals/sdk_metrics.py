@@ -42,6 +42,7 @@ _INSTRUMENT_CLASSES: dict[Kind, Any] = {
 _LACK_EXPONENTIAL_HISTOGRAMS = (
     "opentelemetry.exporter.prometheus",  # and prometheus_remote_write: a warning at each collection
     "azure.monitor.opentelemetry.exporter",  # sends a value of 0 instead
+    "otel_concurrency.endpoints",  # the formats of /metrics have no place for them
 )
 """Packages whose readers or exporters cannot take an exponential histogram."""
 
