@@ -23,8 +23,9 @@ from opentelemetry.exporter.otlp.proto.common._internal.trace_encoder import _en
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.util import BoundedList
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-from opentelemetry.trace import SpanKind, Status, StatusCode
+from opentelemetry.trace import SpanKind, Status
 
 MAX_KEPT = 4096
 """Attributes whose bytes are kept, and names; beyond that the table starts anew."""
@@ -46,6 +47,7 @@ _ATTRIBUTES = b"\x4a"
 _KEY = b"\x0a"  # of an attribute
 _VALUE = b"\x12"
 _STRING_VALUE = b"\x0a"
+_DOUBLE_VALUE = 0x21
 _STATUS = b"\x7a"
 _FLAGS = b"\x85\x01"
 _RESOURCE_SPANS = b"\x0a"
@@ -55,7 +57,11 @@ _SCOPE = b"\x0a"
 _SPANS = b"\x12"
 _SCHEMA_URL = b"\x1a"
 
+_BYTES = [bytes((number,)) for number in range(0x80)]
 _pack_times = struct.Struct("<BQBQ").pack
+_pack_double = struct.Struct("<BBBd").pack
+_DOUBLE_LENGTH = 9
+_DOUBLE_FIELD = 11  # a value that is a double, with its tag and length
 _LOCAL_PARENT = _FLAGS + struct.pack("<I", 0x100)  # SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK
 _REMOTE_PARENT = _FLAGS + struct.pack("<I", 0x300)  # … and SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK
 
@@ -68,8 +74,11 @@ class SpanEncoder:
 
     def __init__(self) -> None:
         self._attributes: dict[tuple[str, object], bytes] = {}
-        self._names: dict[tuple[str, SpanKind], bytes] = {}
-        self._statuses: dict[tuple[StatusCode, str | None], bytes] = {}
+        self._keys: dict[str, bytes] = {}
+        self._before_doubles: dict[str, bytes] = {}
+        # By the number of an enumeration's member, whose own hash is a function in Python.
+        self._names: dict[tuple[str, int], bytes] = {}
+        self._statuses: dict[tuple[int, str | None], bytes] = {}
 
     def __repr__(self) -> str:
         return f"<SpanEncoder [{len(self._attributes)} attributes, {len(self._names)} names]>"
@@ -117,9 +126,7 @@ class SpanEncoder:
         attributes = span._attributes
         if attributes is not None and not isinstance(attributes, BoundedAttributes):
             return None
-        if span._events or span._links:
-            return None
-        if span.dropped_attributes or span.dropped_events or span.dropped_links:
+        if (attributes is not None and attributes.dropped) or _has_any(span._events) or _has_any(span._links):
             return None
         context, parent = span.context, span.parent
         if context is None or context.trace_state:
@@ -130,14 +137,19 @@ class SpanEncoder:
         ]
         if parent:
             parts += (_PARENT_SPAN_ID, parent.span_id.to_bytes(8, "big"))
-        parts.append(self._names.get((span.name, span.kind)) or self._keep_name(span.name, span.kind))
+        name, kind = span.name, span.kind
+        parts.append(self._names.get((name, kind._value_)) or self._keep_name(name, kind))
         parts.append(_pack_times(_START, span.start_time, _END, span.end_time))
         if attributes:
             kept = self._attributes
             for item in attributes._dict.items():
                 # Exactly these: `True` and 1.0 are equal to 1, yet encoded differently.
-                if type(item[1]) is str or type(item[1]) is int:
+                value_type = type(item[1])
+                if value_type is str or value_type is int:
                     parts.append(kept.get(item) or self._keep_attribute(item))
+                elif value_type is float:  # a time, hardly ever the same twice
+                    before = self._before_doubles.get(item[0]) or self._keep_before_double(item[0])
+                    parts += (before, _pack_double(0x12, _DOUBLE_LENGTH, _DOUBLE_VALUE, item[1]))
                 else:
                     parts.append(_attribute(*item))
         parts.append(self._status(span.status))
@@ -145,11 +157,40 @@ class SpanEncoder:
         return b"".join(parts)
 
     def _keep_attribute(self, item: tuple[str, object]) -> bytes:
-        encoded = _attribute(*item)
+        key, value = item
+        encoded = self._text(key, value) if type(value) is str else _attribute(key, value)
         if len(encoded) <= MAX_KEPT_LENGTH:
             if len(self._attributes) >= MAX_KEPT:
                 self._attributes.clear()
             self._attributes[item] = encoded
+        return encoded
+
+    def _text(self, key: str, value: str) -> bytes:
+        """Encode the most usual kind of attribute, with no call where all lengths take one byte."""
+        told = value.encode()
+        key_field = self._keys.get(key) or self._keep_key(key)
+        length = len(told)
+        whole = len(key_field) + length + 4
+        if whole > 0x7F:
+            value_field = _field(_STRING_VALUE, told)
+            return _field(_ATTRIBUTES, key_field + _field(_VALUE, value_field))
+        return b"%b%c%b\x12%c\x0a%c%b" % (_ATTRIBUTES, whole, key_field, length + 2, length, told)
+
+    def _keep_key(self, key: str) -> bytes:
+        encoded = _field(_KEY, key.encode())
+        if len(encoded) <= MAX_KEPT_LENGTH:
+            if len(self._keys) >= MAX_KEPT:
+                self._keys.clear()
+            self._keys[key] = encoded
+        return encoded
+
+    def _keep_before_double(self, key: str) -> bytes:
+        key_field = self._keep_key(key)
+        encoded = _ATTRIBUTES + _varint(len(key_field) + _DOUBLE_FIELD) + key_field
+        if len(encoded) <= MAX_KEPT_LENGTH:
+            if len(self._before_doubles) >= MAX_KEPT:
+                self._before_doubles.clear()
+            self._before_doubles[key] = encoded
         return encoded
 
     def _keep_name(self, name: str, kind: SpanKind) -> bytes:
@@ -158,11 +199,11 @@ class SpanEncoder:
         if len(encoded) <= MAX_KEPT_LENGTH:
             if len(self._names) >= MAX_KEPT:
                 self._names.clear()
-            self._names[name, kind] = encoded
+            self._names[name, kind._value_] = encoded
         return encoded
 
     def _status(self, status: Status) -> bytes:
-        key = (status.status_code, status.description)
+        key = (status.status_code._value_, status.description)
         encoded = self._statuses.get(key)
         if encoded is None:
             told = _encode_status(status)
@@ -185,13 +226,14 @@ def _resource_spans(resource: Resource, scopes: _Scopes) -> bytes:
     return b"".join(parts)
 
 
+def _has_any(kept: object) -> bool:
+    """Whether there are events, or links, or there were."""
+    if isinstance(kept, BoundedList):
+        return bool(kept.dropped or len(kept))
+    return bool(kept)
+
+
 def _attribute(key: str, value: object) -> bytes:
-    if (
-        type(value) is str
-    ):  # by far the most, and for those never seen before protobuf takes four times as long
-        told = value.encode()
-        key_field, value_field = _field(_KEY, key.encode()), _field(_STRING_VALUE, told)
-        return _field(_ATTRIBUTES, key_field + _field(_VALUE, value_field))
     return _field(_ATTRIBUTES, _encode_key_value(key, value).SerializeToString())
 
 
@@ -200,6 +242,10 @@ def _field(tag: bytes, payload: bytes) -> bytes:
 
 
 def _varint(number: int) -> bytes:
+    if number <= 0x7F:
+        return _BYTES[number]
+    if number <= 0x3FFF:  # a span
+        return bytes((number & 0x7F | 0x80, number >> 7))
     encoded = bytearray()
     while number > 0x7F:
         encoded.append(number & 0x7F | 0x80)
