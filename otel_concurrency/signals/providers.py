@@ -21,12 +21,14 @@ from otel_concurrency.signals.exporting import PoliteExports, SpanEncoding
 from otel_concurrency.signals.fork import ForkSafety
 from otel_concurrency.signals.logs import IdentityLogRecordProcessor
 from otel_concurrency.signals.producer import default_producer
+from otel_concurrency.signals.shortcuts import AttributeShortcuts
 from otel_concurrency.signals.spans import IdentitySpanProcessor
 
 _Processors = tuple[LogRecordProcessor, ...]
 
 _span_encoding = SpanEncoding()
 _polite_exports = PoliteExports()
+_shortcuts = AttributeShortcuts()
 _fork_safety = ForkSafety()
 _span_identity: tuple[TracerProvider, Callable[[], None]] | None = None
 
@@ -55,6 +57,7 @@ def join(*, log_identity: bool, span_identity: bool) -> None:
     default_producer().attach(get_meter_provider())
     _span_encoding.install()
     _polite_exports.install()
+    _shortcuts.install()
     if span_identity:
         _identify_spans()
     provider = get_logger_provider()
@@ -78,6 +81,7 @@ def leave() -> None:
     default_producer().detach()
     _span_encoding.remove()
     _polite_exports.remove()
+    _shortcuts.remove()
     provider = get_logger_provider()
     if isinstance(provider, LoggerProvider):
         _set_processors(provider, _others(_processors(provider)))
