@@ -8,7 +8,19 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from benchmarks import connections, logs, loops, pools, report, request, task_spans, tasks, timed, waits
+from benchmarks import (
+    connections,
+    console,
+    logs,
+    loops,
+    pools,
+    report,
+    request,
+    task_spans,
+    tasks,
+    timed,
+    waits,
+)
 from benchmarks import exit as ending
 from benchmarks.environments import InstallError
 
@@ -28,6 +40,7 @@ def main() -> int:
             "timed",
             "connections",
             "logs",
+            "console",
             "request",
             "exit",
             "all",
@@ -66,6 +79,9 @@ def main() -> int:
         print(f"\n{text}" if arguments.part == "all" else text, flush=True)
     if arguments.part in ("logs", "all"):
         text, data["logs"] = logs.run(logs.QUICK if arguments.quick else logs.FULL)
+        print(f"\n{text}" if arguments.part == "all" else text, flush=True)
+    if arguments.part in ("console", "all"):
+        text, data["console"] = console.run(console.QUICK if arguments.quick else console.FULL)
         print(f"\n{text}" if arguments.part == "all" else text, flush=True)
     if arguments.part in ("request", "all"):
         try:

@@ -14,7 +14,7 @@ import grpc  # type: ignore[import-untyped]
 from google.protobuf.message import DecodeError
 
 from otel_concurrency.console.signals import SIGNALS, Signal
-from otel_concurrency.console.store import Store, StoreError
+from otel_concurrency.console.store import Store, StoreError, Unstorable
 
 WORKERS = 4
 MAX_CONCURRENT_CALLS = 64
@@ -78,6 +78,9 @@ class GrpcReceiver:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"not an {type(message).__name__}: {error}")
         try:
             return signal.take(message, len(body), self._store).SerializeToString()
+        except Unstorable as error:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"cannot be stored: {error}")
+            raise
         except StoreError as error:
             context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
             raise

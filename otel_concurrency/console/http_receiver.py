@@ -24,7 +24,7 @@ from starlette.routing import Route
 from otel_concurrency.console import otlp_json
 from otel_concurrency.console.serving import WebServer
 from otel_concurrency.console.signals import SIGNALS, Signal
-from otel_concurrency.console.store import Store, StoreError
+from otel_concurrency.console.store import Store, StoreError, Unstorable
 
 PROTOBUF = "application/x-protobuf"
 JSON = "application/json"
@@ -137,6 +137,8 @@ class HttpReceiver:
             raise Refusal(400, Code.INVALID_ARGUMENT, f"not an {type(message).__name__}: {error}") from None
         try:
             return signal.take(message, len(body), self._store)
+        except Unstorable as error:
+            raise Refusal(400, Code.INVALID_ARGUMENT, f"cannot be stored: {error}") from error
         except StoreError as error:
             raise Refusal(503, Code.UNAVAILABLE, str(error)) from error
 

@@ -1,4 +1,8 @@
-"""The DuckDB store: bounded tables of spans, logs and metric points, which count what they drop."""
+"""The DuckDB store: bounded tables of spans, logs and metric points, which count what they drop.
+
+What `insert` has returned from is on the disk, or in memory where no file was asked for. Writers that come at
+once share a commit: the first takes what the others brought along, and they find it done.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,15 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
-from otel_concurrency.console.schema import RESOURCES, SCOPES, TELEMETRY, Batch, Table
+from otel_concurrency.console.schema import Batch
+from otel_concurrency.console.shelf import Limits
+from otel_concurrency.console.tables import Tables
 
 MEMORY = ":memory:"
 MAX_ROWS = 200_000
@@ -21,12 +27,19 @@ MAX_ROWS = 200_000
 MAX_BYTES = 256 * 2**20
 """Request bytes whose rows each table keeps: a bound for rows that are few but huge."""
 
-MAX_IDLE_DESCRIPTIONS = 1_000
-"""Resources, and scopes, beyond which those that no row points at are removed."""
+MEMORY_LIMIT = "1GB"
+"""What DuckDB may use of the memory; larger sorts go through files beside a store that is one."""
+
+# The disk is full, or the memory used up: later it may not be.
+_PASSING = (duckdb.OperationalError, duckdb.InternalError, duckdb.FatalException)
 
 
 class StoreError(Exception):
-    """The store cannot be opened, or was closed."""
+    """The store cannot be opened, was closed, or has no room now."""
+
+
+class Unstorable(ValueError):  # noqa: N818  (an input, not a fault of ours)
+    """A batch holds what no table can."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,60 +51,78 @@ class TableCounts:
         received: Rows it was given.
         evicted: Rows it has dropped, oldest first, to stay within its limits.
         rejected: Items that never became a row because they were malformed.
+        expired: Rows it has dropped because of their age.
     """
 
     stored: int
     received: int
     evicted: int
     rejected: int
+    expired: int = 0
 
 
-@dataclass(slots=True)
-class _Shelf:
-    """One table's ids in use, `first` up to but not including `next`, and its batches, oldest first."""
+class _Waiting:
+    """A batch on its way into the store."""
 
-    first: int = 0
-    next: int = 0
-    received: int = 0
-    evicted: int = 0
-    rejected: int = 0
-    size_bytes: int = 0
-    batches: deque[tuple[int, int]] = field(default_factory=deque)  # (id after the last row, bytes)
+    __slots__ = ("batch", "error", "is_done")
+
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
+        self.is_done = False
+        self.error: Exception | None = None
 
 
 class Store:
-    """Keeps what the receiver takes in; one writer at a time, any number of readers, any threads.
+    """Keeps what the receiver takes in; any number of writers and readers, any threads.
 
     Args:
         path: A file to keep it in, or `MEMORY`. A file is opened with what it holds.
         max_rows: Rows kept in each table.
         max_bytes: Request bytes whose rows are kept in each table.
+        max_age_s: How long rows are kept after they came; none for as long as there is room.
+        memory_limit: What DuckDB may use of the memory, in its words.
 
     Raises:
         StoreError: The file is not a store, is in use by another process, or was written by another version.
     """
 
     def __init__(
-        self, path: str | Path = MEMORY, *, max_rows: int = MAX_ROWS, max_bytes: int = MAX_BYTES
+        self,
+        path: str | Path = MEMORY,
+        *,
+        max_rows: int = MAX_ROWS,
+        max_bytes: int = MAX_BYTES,
+        max_age_s: float | None = None,
+        memory_limit: str = MEMORY_LIMIT,
     ) -> None:
-        self.max_rows = max_rows
-        self.max_bytes = max_bytes
+        age_ns = None if max_age_s is None else int(max_age_s * 1e9)
+        self.limits = Limits(max_rows, max_bytes, age_ns)
         self._path = str(path)
-        self._changed = threading.Condition()  # its lock is the writers' lock
-        self._shelves = {table.name: _Shelf() for table in TELEMETRY}
-        self._described: dict[str, set[int]] = {}
-        self._description_limit = {RESOURCES.name: MAX_IDLE_DESCRIPTIONS, SCOPES.name: MAX_IDLE_DESCRIPTIONS}
+        self._changed = threading.Condition()  # for who waits; held for a moment only
+        self._writing = threading.Lock()  # held for a whole transaction
+        self._waiting: deque[_Waiting] = deque()
         self._is_closed = False
+        # Nothing is fetched from anywhere: what DuckDB needs here is built into it. Nor does a store in
+        # memory leave files where somebody works.
+        config: dict[str, str | bool | int | float | list[str]] = {
+            "autoinstall_known_extensions": "false",
+            "threads": 2,
+            "memory_limit": memory_limit,
+        }
+        if self._path == MEMORY:
+            config["temp_directory"] = ""
         try:
-            # Nothing is fetched from anywhere: what DuckDB needs here is built into it.
-            config: dict[str, str | bool | int | float | list[str]] = {
-                "autoinstall_known_extensions": "false",
-                "threads": 2,
-            }
             self._connection = duckdb.connect(self._path, config=config)
-            self._open_tables()
         except duckdb.Error as error:
             raise StoreError(f"cannot keep telemetry in {self._path}: {error}") from error
+        try:
+            self._tables = Tables(self._connection.cursor(), self.limits)
+        except duckdb.Error as error:
+            self._connection.close()
+            raise StoreError(f"cannot keep telemetry in {self._path}: {error}") from error
+        except ValueError as error:
+            self._connection.close()
+            raise StoreError(f"{self._path} was written by another version: {error}") from error
 
     def __enter__(self) -> Store:
         return self
@@ -104,17 +135,37 @@ class Store:
         return f"<Store {self._path} [{counts}]>"
 
     def insert(self, batch: Batch) -> None:
-        """Store a batch and evict what it pushes out, both or neither.
+        """Store a batch and evict what it pushes out, both or neither; returns when it is committed.
+
+        Raises:
+            StoreError: The store was closed, or has no room.
+            Unstorable: No table can hold what is in it.
+        """
+        mine = _Waiting(batch)
+        self._waiting.append(mine)
+        with self._writing:
+            if not mine.is_done:
+                group = [self._waiting.popleft() for _ in range(len(self._waiting))]
+                self._store(group)
+        if mine.error is not None:
+            raise mine.error
+
+    def expire(self) -> None:
+        """Drop what is too old; for when nothing comes that would push it out."""
+        with self._writing:
+            if not self._is_closed:
+                self._write([])
+
+    def clear(self) -> None:
+        """Drop all rows, without counting them as evicted.
 
         Raises:
             StoreError: The store was closed.
         """
-        with self._changed:
+        with self._writing:
             self._check_open()
-            shelf = self._shelves[batch.table.name]
-            if batch.rows:
-                self._write(batch, shelf)
-            shelf.rejected += batch.rejected_count
+            self._tables.clear()
+        with self._changed:
             self._changed.notify_all()
 
     def query(
@@ -138,8 +189,8 @@ class Store:
         """Return what became of the items sent to each table, by table name."""
         with self._changed:
             return {
-                name: TableCounts(shelf.next - shelf.first, shelf.received, shelf.evicted, shelf.rejected)
-                for name, shelf in self._shelves.items()
+                name: TableCounts(it.stored, it.received, it.evicted, it.rejected, it.expired)
+                for name, it in self._tables.shelves.items()
             }
 
     def wait_until(self, claim: Callable[[], bool], timeout_s: float) -> bool:
@@ -163,89 +214,41 @@ class Store:
 
     def close(self) -> None:
         """Close the database; a memory store is gone with it. Closing twice is fine."""
-        with self._changed:
+        with self._writing, self._changed:
             if not self._is_closed:
                 self._is_closed = True
+                self._tables.close()
                 self._connection.close()
                 self._changed.notify_all()
 
     def _version(self) -> tuple[int, bool]:
-        return sum(shelf.received + shelf.rejected for shelf in self._shelves.values()), self._is_closed
+        shelves = self._tables.shelves.values()
+        return sum(shelf.received + shelf.rejected for shelf in shelves), self._is_closed
 
     def _check_open(self) -> None:
         if self._is_closed:
             raise StoreError(f"the store {self._path} was closed")
 
-    def _open_tables(self) -> None:
-        for table in (RESOURCES, SCOPES, *TELEMETRY):
-            self._connection.execute(table.create_sql)
-            found = self._connection.execute(f"SELECT * FROM {table.name} LIMIT 0").description
-            if [column[0] for column in found] != list(table.columns):
-                raise StoreError(
-                    f"{self._path} was written by another version: its {table.name} table differs"
-                )
-        for table in (RESOURCES, SCOPES):
-            self._described[table.name] = self._described_keys(table)
-        for table in TELEMETRY:
-            bounds = f"SELECT coalesce(min(id), 0), coalesce(max(id) + 1, 0) FROM {table.name}"
-            first, after = self._connection.execute(bounds).fetchall()[0]
-            shelf = self._shelves[table.name]
-            shelf.first, shelf.next = first, after
-            shelf.batches.append((after, 0))
-
-    def _write(self, batch: Batch, shelf: _Shelf) -> None:
-        after = shelf.next + len(batch.rows)
-        size_bytes = shelf.size_bytes + batch.size_bytes
-        shelf.batches.append((after, batch.size_bytes))
-        first = max(shelf.first, after - self.max_rows)
-        drop = 0
-        while size_bytes > self.max_bytes and drop < len(shelf.batches):
-            last_id, freed = shelf.batches[drop]
-            first = max(first, last_id)
-            size_bytes -= freed
-            drop += 1
-        ids = range(shelf.next, after)
-        self._connection.begin()
+    def _store(self, group: list[_Waiting]) -> None:
+        """Store batches together; if that fails, each for itself, so that one cannot spoil the others."""
         try:
-            self._describe(RESOURCES, batch.resources)
-            self._describe(SCOPES, batch.scopes)
-            columns = [list(column) for column in zip(*batch.rows, strict=True)]
-            self._connection.execute(batch.table.insert_sql, [list(ids), *columns])
-            if first > shelf.first:
-                self._connection.execute(f"DELETE FROM {batch.table.name} WHERE id < ?", [first])
-            self._connection.commit()
-        except BaseException:
-            shelf.batches.pop()
-            self._connection.rollback()
-            self._described = {table.name: self._described_keys(table) for table in (RESOURCES, SCOPES)}
-            raise
-        while shelf.batches and shelf.batches[0][0] <= first:
-            shelf.size_bytes -= shelf.batches.popleft()[1]
-        shelf.size_bytes += batch.size_bytes
-        shelf.received += len(batch.rows)
-        shelf.evicted += first - shelf.first
-        shelf.first, shelf.next = first, after
+            self._check_open()
+            self._write([it.batch for it in group])
+        except Exception as error:
+            if len(group) > 1:
+                for it in group:
+                    self._store([it])
+                return
+            group[0].error = error
+        for it in group:
+            it.is_done = True
 
-    def _describe(self, table: Table, rows: Mapping[int, tuple[Any, ...]]) -> None:
-        known = self._described[table.name]
-        new = [row for key, row in rows.items() if key not in known]
-        if not new:
-            return
-        if len(known) + len(new) > self._description_limit[table.name]:
-            self._forget_idle(table)
-            known = self._described[table.name]
-            new = [row for key, row in rows.items() if key not in known]
-        self._connection.execute(table.insert_sql, [list(column) for column in zip(*new, strict=True)])
-        known.update(row[0] for row in new)
-
-    def _forget_idle(self, table: Table) -> None:
-        """Remove descriptions that no row points at, and double the limit where most of them are in use."""
-        key = next(iter(table.columns))
-        in_use = " UNION ".join(f"SELECT {key} FROM {telemetry.name}" for telemetry in TELEMETRY)
-        self._connection.execute(f"DELETE FROM {table.name} WHERE {key} NOT IN ({in_use})")
-        left = self._described[table.name] = self._described_keys(table)
-        self._description_limit[table.name] = max(MAX_IDLE_DESCRIPTIONS, 2 * len(left))
-
-    def _described_keys(self, table: Table) -> set[int]:
-        key = next(iter(table.columns))
-        return {row[0] for row in self._connection.execute(f"SELECT {key} FROM {table.name}").fetchall()}
+    def _write(self, batches: Sequence[Batch]) -> None:
+        try:
+            self._tables.write(batches, time.time_ns(), self._changed)
+        except _PASSING as error:
+            raise StoreError(f"nothing can be kept in {self._path} now: {error}") from error
+        except (duckdb.Error, ValueError, TypeError, OverflowError) as error:
+            for batch in batches:
+                self._tables.shelves[batch.table.name].rejected += len(batch.rows)
+            raise Unstorable(str(error)) from error

@@ -9,9 +9,10 @@ import duckdb
 import pytest
 
 from otel_concurrency.console import Store, StoreError, TableCounts
-from otel_concurrency.console import store as store_module
+from otel_concurrency.console import tables as tables_module
 from otel_concurrency.console.schema import LOGS, POINTS, RESOURCES, SCOPES, SPANS, Batch, PointRow, SpanRow
 from otel_concurrency.console.span_rows import span_batch
+from otel_concurrency.console.store import Unstorable
 from tests.console.conftest import trace_request
 
 
@@ -26,8 +27,8 @@ def names(store: Store) -> list[str]:
 
 def test_rows_and_columns_agree() -> None:
     """A row is a tuple in the order of its table's columns, but for the number that the store adds."""
-    assert list(SPANS.columns) == ["id", *SpanRow._fields]
-    assert list(POINTS.columns) == ["id", *PointRow._fields]
+    assert list(SPANS.columns) == ["id", "received_ns", "size_bytes", *SpanRow._fields]
+    assert list(POINTS.columns) == ["id", "received_ns", "size_bytes", *PointRow._fields]
     assert SPANS.columns["start_ns"] == "BIGINT"
     assert POINTS.columns["value"] == "DOUBLE"
 
@@ -80,7 +81,7 @@ def test_a_resource_is_stored_once() -> None:
 
 def test_resources_without_rows_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """A service that restarts for ever makes a new resource each time; those whose rows are gone go too."""
-    monkeypatch.setattr(store_module, "MAX_IDLE_DESCRIPTIONS", 4)
+    monkeypatch.setattr(tables_module, "MAX_IDLE_DESCRIPTIONS", 4)
     with Store(max_rows=2) as store:
         for number in range(40):
             store.insert(batch_of(1, service=f"service {number}"))
@@ -92,7 +93,7 @@ def test_resources_without_rows_are_forgotten(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_resources_in_use_stay_however_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "MAX_IDLE_DESCRIPTIONS", 4)
+    monkeypatch.setattr(tables_module, "MAX_IDLE_DESCRIPTIONS", 4)
     with Store() as store:
         for number in range(40):
             store.insert(batch_of(1, service=f"service {number}"))
@@ -104,11 +105,11 @@ def test_a_failed_insert_leaves_nothing() -> None:
     with Store() as store:
         broken = batch_of(2, service="broken")
         broken.rows[1] = broken.rows[1]._replace(start_ns="no number")
-        with pytest.raises(duckdb.Error):
+        with pytest.raises(Unstorable):
             store.insert(broken)
         assert store.query("SELECT count(*) FROM spans") == [(0,)]
         assert store.query("SELECT count(*) FROM resources") == [(0,)]
-        assert store.counts()["spans"] == TableCounts(stored=0, received=0, evicted=0, rejected=0)
+        assert store.counts()["spans"] == TableCounts(stored=0, received=0, evicted=0, rejected=2)
         store.insert(batch_of(1, service="broken"))
         assert store.query("SELECT service FROM spans JOIN resources USING (resource_key)") == [("broken",)]
 
