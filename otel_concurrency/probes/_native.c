@@ -448,6 +448,45 @@ probe_loop_of(TaskProbe *probe, PyObject *loop)
                              : Py_BuildValue("(Os)", Py_None, "other");
 }
 
+PyDoc_STRVAR(numbers_doc,
+"numbers(key, task, /)\n--\n\n"
+"Return what is kept of a live task: (age, steps, time inside of them or -1, what it waits for or -1, for how long or -1).\n\n"
+"`key` is its coroutine, or, with a context watcher, its context. None: it is not counted here.");
+
+static PyObject *
+probe_numbers(TaskProbe *probe, PyObject *const *arguments, Py_ssize_t count)
+{
+    if (count != 2) {
+        PyErr_SetString(PyExc_TypeError, "numbers() takes what a task is known by, and the task");
+        return NULL;
+    }
+    Live *live = NULL;
+    if (Py_IS_TYPE(arguments[0], probe->state->proxy_type)) {
+        live = &as_proxy(arguments[0])->live;
+    }
+#ifdef WATCH_CONTEXTS
+    else {
+        PyObject *entry = map_find(probe->state, arguments[0]);
+        if (entry != NULL && reference_target(entry) == arguments[1]) {
+            live = &entry_data(probe->state, entry)->live;
+        }
+    }
+#endif
+    if (live == NULL || live->done || live->row->probe != probe) {
+        Py_RETURN_NONE;
+    }
+    int64_t now_ns = monotonic_ns(&probe->state->clock);
+    long long busy_ns = live->has_told ? live_told(live)->busy_ns : -1;
+    int row = -1;
+    long long wait_ns = -1;
+    if (live->waits) {
+        Wait *wait = &probe->waits[wait_find(probe, live)];
+        row = wait->row;
+        wait_ns = now_ns - wait->began_ns;
+    }
+    return Py_BuildValue("(LkLiL)", (long long)(now_ns - live->created_ns), (unsigned long)live->steps, busy_ns, row, wait_ns);
+}
+
 PyDoc_STRVAR(running_doc,
 "running()\n--\n\n"
 "Return (thread ident, coroutine name, ns since its step began) of each thread that is inside a step.");
@@ -724,6 +763,7 @@ static PyMethodDef probe_methods[] = {
     {"slow_steps", (PyCFunction)probe_slow_steps, METH_NOARGS, slow_steps_doc},
     {"step_counts", (PyCFunction)probe_step_counts, METH_NOARGS, step_counts_doc},
     {"running", (PyCFunction)probe_running, METH_NOARGS, running_doc},
+    {"numbers", (PyCFunction)(void (*)(void))probe_numbers, METH_FASTCALL, numbers_doc},
     {NULL, NULL, 0, NULL},
 };
 

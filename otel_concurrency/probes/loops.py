@@ -64,6 +64,17 @@ class LoopIndex:
             self._types.append(kind)
             return len(self._references) - 1, kind
 
+    def known(self, loop: object) -> tuple[int | None, str] | None:
+        """Return the id and type of a loop that has one, None of any other; takes no lock."""
+        for index, reference in enumerate(self._references):
+            if reference() is loop:
+                return index, self._types[index]
+        return None
+
+    def alive(self) -> list[asyncio.AbstractEventLoop]:
+        """Return the loops that have an id; takes no lock."""
+        return [loop for reference in list(self._references) if (loop := reference()) is not None]
+
 
 LOOP_IDS = LoopIndex()
 """The ids that all metrics of this process share."""

@@ -18,6 +18,7 @@ from otel_concurrency.probes.tasks import (
     LoopRow,
     SlowStep,
     SpanPlan,
+    TaskNumbers,
     TaskRow,
     Untracked,
     merge_loops,
@@ -149,6 +150,14 @@ class NativeTaskProbe(Untracked):
         for function, steps in self._native.step_counts():
             counts[function] = counts.get(function, 0) + steps
         return counts
+
+    def numbers(self, task: Any, /) -> TaskNumbers | None:
+        """Return what is known of a live task, of asyncio or of trio."""
+        coroutine = getattr(task, "coro", None)  # trio's
+        if coroutine is None:
+            coroutine = task.get_context() if self.way == "watcher" else task.get_coro()
+        known = self._native.numbers(coroutine, task)
+        return TaskNumbers(*known) if known is not None else self._foreign.numbers(task)
 
     def slow_steps(self) -> list[SlowStep]:
         """Return the slow steps since the last call; of at most 64 between two."""

@@ -32,6 +32,7 @@ from otel_concurrency.probes.tasks import (
     LoopRow,
     SlowStep,
     SpanPlan,
+    TaskNumbers,
     TaskRow,
     TaskSpan,
     Untracked,
@@ -273,6 +274,14 @@ class PureTaskProbe(Untracked):
     def slow_steps(self) -> list[SlowStep]:
         """Return the slow steps since the last call; of at most 64 between two."""
         return self._trio.slow_steps() if self._trio is not None else []
+
+    def numbers(self, task: Any, /) -> TaskNumbers | None:
+        """Return the age of a live task of asyncio, which its done-callback knows."""
+        entries: list[tuple[Any, Any]] = list(getattr(task, "_callbacks", None) or [])
+        for callback, _ in entries:
+            if isinstance(callback, End):
+                return TaskNumbers(max(0, self.now_ns() - callback.key))
+        return None
 
     def wait_begins(self, row: int, /) -> bool:
         """Leave it to `wait_for`: steps are not seen."""

@@ -141,11 +141,11 @@ def look(frame: FrameType | None) -> Stack | None:
             root = called  # what is further out runs the loop
             break
         if len(frames) < MAX_FRAMES:
-            frames.append(f"{_name(each)} ({each.f_code.co_filename}:{each.f_lineno})")
+            frames.append(f"{name_of(each)} ({each.f_code.co_filename}:{each.f_lineno})")
         if package == _OURS:
             continue  # a wrapper: whoever calls it means what it wraps
-        called = _name(each)
-        if own is None and _is_own(each.f_code):
+        called = name_of(each)
+        if own is None and is_own_file(each.f_code.co_filename):
             own, own_callee = each, callee
         callee = each
     told = own or innermost
@@ -157,7 +157,7 @@ def look(frame: FrameType | None) -> Stack | None:
         told.f_code.co_filename,
         line,
         (id(innermost.f_code), innermost.f_lasti),
-        callee=_name(own_callee) if own_callee is not None else "",
+        callee=name_of(own_callee) if own_callee is not None else "",
         site=site if own_callee is None else None,
     )
 
@@ -181,14 +181,18 @@ def _module(frame: FrameType) -> str:
     return name if isinstance(name, str) else ""
 
 
-def _name(frame: FrameType) -> str:
+def name_of(frame: FrameType) -> str:
+    """Return `module.qualname` of what a frame runs."""
     code = frame.f_code
     qualname = getattr(code, "co_qualname", code.co_name)  # CPython 3.11
     module = _module(frame)
     return f"{module}.{qualname}" if module else qualname
 
 
-def _is_own(code: CodeType) -> bool:
-    """Whether it is the application's: neither the standard library's nor installed, nor made up."""
-    file = code.co_filename
-    return not file.startswith(("<", *_LIBRARY_FOLDERS)) and not any(each in file for each in _PACKAGES)
+def is_own_file(file: str) -> bool:
+    """Whether code is the application's: neither the standard library's nor installed, nor made up."""
+    return (
+        bool(file)
+        and not file.startswith(("<", *_LIBRARY_FOLDERS))
+        and not any(each in file for each in _PACKAGES)
+    )

@@ -83,6 +83,24 @@ class LoopRow:
     oldest_function: str
 
 
+class TaskNumbers(NamedTuple):
+    """What is known of one live task; what nobody keeps is -1.
+
+    Attributes:
+        age_ns: Since it was created.
+        steps: Steps begun.
+        busy_ns: Time inside those that are over; kept only of tasks of a request or with a span to come.
+        wait_row: What it waits for, by `waits.row_of`; of tasks that wait for a lock or a queue.
+        wait_ns: For how long.
+    """
+
+    age_ns: int
+    steps: int = -1
+    busy_ns: int = -1
+    wait_row: int = -1
+    wait_ns: int = -1
+
+
 class Untracked:
     """The tasks that were there before anyone counted; only weakly known."""
 
@@ -270,6 +288,10 @@ class TaskProbe(Protocol):
 
     def step_counts(self) -> dict[str, int]:
         """Return how many steps there were of each coroutine function; nothing where steps are not seen."""
+        ...
+
+    def numbers(self, task: Any, /) -> TaskNumbers | None:
+        """Return what is known of a live task, asked from any thread; None: it is not counted here."""
         ...
 
     def reset(self) -> None:

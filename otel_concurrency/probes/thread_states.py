@@ -179,7 +179,7 @@ class ThreadSampler:
         for native_id, ident in may_wait:
             frame = frames.get(ident)
             kind = waits_for(frame)
-            if _waits_for_work(frame):
+            if waits_for_work(frame):
                 if states.get(native_id) == LOCK_OR_GIL:
                     states[native_id] = IDLE_WORKER
             elif kind is not None:
@@ -298,7 +298,8 @@ def call_classifier(machine: str) -> Callable[[bytes], str]:
     return state_of_call
 
 
-def _waits_for_work(frame: FrameType | None) -> bool:
+def waits_for_work(frame: FrameType | None) -> bool:
+    """Whether a thread is a worker without work, by its topmost frame."""
     for _ in range(_MAX_FRAMES):
         if frame is None:
             return False

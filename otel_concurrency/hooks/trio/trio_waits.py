@@ -30,7 +30,7 @@ _PLACES = (  # the class, the method, by which name this has the call, what it s
     ("trio._channel", "MemorySendChannel", "send", "trio", "queue_put"),
     ("trio._channel", "MemoryReceiveChannel", "receive", "trio", "queue_get"),
 )
-_WAITING = {
+WAITING = {
     "trio._sync": (
         ("Lock.acquire", "lock"),
         ("Semaphore.acquire", "semaphore"),
@@ -91,7 +91,7 @@ class TrioWaitHook:
             self._patches.pop().remove()
 
     def _join(self, trio: ModuleType) -> None:
-        for module, waiting in _WAITING.items():
+        for module, waiting in WAITING.items():
             self._kinds.learn(sys.modules.get(module), waiting)
         for module, owner, method, name, kind in _PLACES:
             self._observe(

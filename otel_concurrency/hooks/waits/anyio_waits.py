@@ -24,7 +24,7 @@ from otel_concurrency.probes.waits import KINDS
 
 _ASYNCIO = "anyio._backends._asyncio"
 
-_WAITING = {
+WAITING = {
     "anyio._core._synchronization": (
         ("EventAdapter.wait", "event"),
         ("Lock.acquire", "lock"),  # until 4.4; LockAdapter and its like call those of a backend
@@ -90,7 +90,7 @@ class AnyIOWaitHook:
     def install(self) -> None:
         """Patch, now or when it is imported; a second call changes nothing."""
         if not self._undo:
-            self._undo = [when_imported(module, self._join) for module in _WAITING]
+            self._undo = [when_imported(module, self._join) for module in WAITING]
 
     def remove(self) -> None:
         """Put everything back."""
@@ -100,7 +100,7 @@ class AnyIOWaitHook:
             self._patches.pop().remove()
 
     def _join(self, module: ModuleType) -> None:
-        self._kinds.learn(module, _WAITING[module.__name__])
+        self._kinds.learn(module, WAITING[module.__name__])
         if module.__name__ == _ASYNCIO:
             for name, kind in _OWN_FUTURES.items():
                 self._observe(getattr(module, name, None), kind)
