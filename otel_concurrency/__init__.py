@@ -17,11 +17,21 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from otel_concurrency.config import Options
+    from otel_concurrency.hooks.adaptive_limiter import AdaptiveLimiter, LimitReached
     from otel_concurrency.start import Instrumentation
 
     Function = TypeVar("Function", bound=Callable[..., Any])
 
-__all__ = ["__version__", "add_log_context", "get_request_id", "instrument", "set_request_id", "timed"]
+__all__ = [
+    "AdaptiveLimiter",
+    "LimitReached",
+    "__version__",
+    "add_log_context",
+    "get_request_id",
+    "instrument",
+    "set_request_id",
+    "timed",
+]
 
 
 def instrument(**options: Unpack[Options]) -> Instrumentation:
@@ -121,3 +131,12 @@ def timed(function: Any = None, /, *, name: str | None = None) -> Any:
     if function is None:
         return lambda given: decorating.timed(given, name=name)
     return decorating.timed(function, name=name)
+
+
+def __getattr__(name: str) -> Any:
+    """Find the limiter, which most programs do without, when it is asked for."""
+    if name in ("AdaptiveLimiter", "LimitReached"):
+        from otel_concurrency.hooks import adaptive_limiter
+
+        return getattr(adaptive_limiter, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -29,6 +29,7 @@ FOUND_BY_OPENTELEMETRY = {
     ("opentelemetry_instrumentor", "concurrency_stalls"),
     ("opentelemetry_instrumentor", "concurrency_fastapi"),
     ("opentelemetry_instrumentor", "concurrency_timed"),
+    ("opentelemetry_instrumentor", "concurrency_limits"),
     ("opentelemetry_post_instrument", "otel_concurrency"),
     ("otel_concurrency", "endpoints"),
     ("console_scripts", "otel-concurrency"),
@@ -40,6 +41,8 @@ MODULES = ("opentelemetry_environment_variables", "pytest11")  # entry points th
 
 def test_all_is_what_we_promise() -> None:
     assert otel_concurrency.__all__ == [
+        "AdaptiveLimiter",
+        "LimitReached",
         "__version__",
         "add_log_context",
         "get_request_id",

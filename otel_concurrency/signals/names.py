@@ -34,6 +34,7 @@ EXECUTOR_TASK_OUTCOME = "python.executor.task.outcome"
 WORKER_STATE = "python.executor.worker.state"
 CRASH_REASON = "python.executor.worker.crash.reason"
 FUNCTION_OUTCOME = "python.function.outcome"
+LIMITER_NAME = "concurrency.limiter.name"
 THREAD_STATE = "python.thread.state"
 THREAD_SYNC_TYPE = "python.thread.sync.type"
 STALL_CAUSE = "asyncio.eventloop.stall.cause"
@@ -133,6 +134,7 @@ ATTRIBUTE_MEANINGS = {
     "`thread_join`, or `future`: the result of a work item",
     FUNCTION_OUTCOME: "`finished`, `failed`, `cancelled`, or `closed`: a coroutine or generator that was "
     "left before its end",
+    LIMITER_NAME: "as the program named the `AdaptiveLimiter`, or `_other` beyond 32 names",
     CPU_MODE: "`user` or `system`",
     CONTEXT_SWITCH_TYPE: "`voluntary` or `involuntary`",
     PAGING_FAULT_TYPE: "`minor`, or `major`: read from disk",
@@ -911,6 +913,23 @@ FUNCTION_DURATION = Instrument(
     "How long calls of functions took that are decorated with `otel_concurrency.timed`",
     (CODE_FUNCTION_NAME, FUNCTION_OUTCOME, ERROR_TYPE),
 )
+LIMIT_RECOMMENDED = Instrument(
+    "concurrency.limit.recommended",
+    "{call}",
+    "gauge",
+    "How many calls should be under way at once, by moving averages of their throughput and 99th percentile; "
+    "limiters of one name add up",
+    (LIMITER_NAME,),
+)
+LIMIT_IN_USE = Instrument(
+    "concurrency.limit.in_use", "{call}", "updowncounter", "Calls under way in a limiter", (LIMITER_NAME,)
+)
+LIMIT_WAITING = Instrument(
+    "concurrency.limit.waiting", "{call}", "updowncounter", "Calls that wait for a limiter", (LIMITER_NAME,)
+)
+LIMIT_REJECTED = Instrument(
+    "concurrency.limit.rejected", "{call}", "counter", "Calls that a limiter has refused", (LIMITER_NAME,)
+)
 SHUTDOWN_DURATION = Instrument(
     "process.shutdown.duration",
     "s",
@@ -1035,6 +1054,10 @@ INSTRUMENTS = (
     GIL_WAIT_MAX,
     CPU_THROTTLED_TIME,
     FUNCTION_DURATION,
+    LIMIT_RECOMMENDED,
+    LIMIT_IN_USE,
+    LIMIT_WAITING,
+    LIMIT_REJECTED,
     SHUTDOWN_DURATION,
     TIMEOUTS_EXPIRED,
     FAILURES,

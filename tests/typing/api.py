@@ -30,3 +30,12 @@ async def check_out(order: int) -> str:
 price: float = total([1.0])
 total("no")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 otel_concurrency.timed(7)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
+
+limiter = otel_concurrency.AdaptiveLimiter("orders", max_waiting=3)
+with limiter:
+    limit: int = limiter.limit
+
+
+async def use_limit() -> None:
+    async with limiter:
+        pass
