@@ -7,9 +7,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
 
-from otel_concurrency.console import PACKAGES, needing_the_extra, registry
+from otel_concurrency.console import registry, require_extra
 
 START_TIMEOUT_S = 60.0
 POLL_S = 0.1
@@ -40,10 +39,7 @@ def start_in_background(arguments: Sequence[str], check: Callable[[], None]) -> 
         ConsoleFailed: It did not come up.
         ImportError: The extra `console` is not installed.
     """
-    with needing_the_extra():
-        for package in PACKAGES:
-            if find_spec(package) is None:
-                raise ModuleNotFoundError(name=package)
+    require_extra()
     record = registry.folder() / "console.log"
     with open(record, "wb") as output:
         process = subprocess.Popen(

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from otel_concurrency.commands.arguments import add_ports, port
+from otel_concurrency.commands.arguments import add_ports, port, positive
 from otel_concurrency.commands.background import ConsoleFailed, start_in_background
-from otel_concurrency.commands.listening import bound, listening
+from otel_concurrency.commands.listening import listening
 from otel_concurrency.commands.saying import say
+from otel_concurrency.commands.showing import open_browser, show
 from otel_concurrency.console import registry
-from otel_concurrency.console.settings import HOST, PORT, ConsoleSettings, is_loopback
+from otel_concurrency.console.passing import passing_folder
+from otel_concurrency.console.settings import HOST, PORT
 
 if TYPE_CHECKING:
     import argparse
 
     from otel_concurrency.commands.stopping import StopRequest
+    from otel_concurrency.console import Receiver
 
+MAX_ROWS = 1_000_000
+MAX_MB = 1024
+MAX_HOURS = 72
 _STOP_POLL_S = 0.2
 _END_TIMEOUT_S = 20.0
 
@@ -44,6 +51,23 @@ def add_to(commands: Any) -> None:
         help=f"for the pages; the next free one if it is taken, 0 for any ({PORT})",
     )
     add_ports(console)
+    console.add_argument(
+        "--max-rows",
+        type=positive,
+        default=MAX_ROWS,
+        metavar="N",
+        help=f"spans, log records, data points kept, each; the oldest go first ({MAX_ROWS})",
+    )
+    console.add_argument(
+        "--max-mb",
+        type=positive,
+        default=MAX_MB,
+        metavar="N",
+        help=f"the same, as MB of what was sent ({MAX_MB}); on the disk it is less",
+    )
+    console.add_argument(
+        "--max-hours", type=positive, default=MAX_HOURS, metavar="N", help=f"the same, as age ({MAX_HOURS})"
+    )
     console.add_argument("--jaeger-url", default="", metavar="URL", help="link traces to this Jaeger")
     console.add_argument("--grafana-url", default="", metavar="URL", help="link traces to this Grafana")
     what = console.add_mutually_exclusive_group()
@@ -59,7 +83,8 @@ def run(options: argparse.Namespace, stop: StopRequest) -> int:
     running = registry.find()
     if running is not None and options.db is None:
         say(f"A console runs already: {running.settings.entrance}")
-        _open(running.settings, options)
+        if options.open:
+            open_browser(running.settings)
         return 0
     if options.background:
         try:
@@ -68,52 +93,50 @@ def run(options: argparse.Namespace, stop: StopRequest) -> int:
             say(str(failed))
             return 1
         say(f"The console: {started.settings.entrance}")
-        _open(started.settings, options)
+        if options.open:
+            open_browser(started.settings)
         return 0
     return _serve(options, stop)
 
 
 def _serve(options: argparse.Namespace, stop: StopRequest) -> int:
-    from otel_concurrency.console import Receiver, Store, StoreError  # noqa: F401  (asked for, they say what is missing)
-    from otel_concurrency.console.web import web_server
+    from otel_concurrency.console import Store, StoreError
 
-    token = None if is_loopback(options.host) else os.urandom(16).hex()
-    try:
-        store = Store(options.db or ":memory:")
-    except StoreError as error:
-        say(str(error))
-        return 1
-    with store, listening(store, options) as receiver:
-        listener = bound(options.host, options.port, "the pages")
-        settings = ConsoleSettings(
+    with contextlib.ExitStack() as stack:
+        path = options.db or stack.enter_context(passing_folder()) / "telemetry.duckdb"
+        try:
+            store = stack.enter_context(
+                Store(
+                    path,
+                    max_rows=options.max_rows,
+                    max_bytes=options.max_mb * 2**20,
+                    max_age_s=options.max_hours * 3600,
+                )
+            )
+        except StoreError as error:
+            say(str(error))
+            return 1
+        receiver = stack.enter_context(listening(store, options))
+        _introduce(receiver)
+        show(
+            store,
+            receiver,
+            stop,
             host=options.host,
-            port=listener.getsockname()[1],
-            http_endpoint=receiver.http_endpoint,
-            grpc_endpoint=receiver.grpc_endpoint,
-            path=options.db,
-            token=token,
+            port=options.port,
+            path=options.db and os.path.abspath(options.db),
             jaeger_url=options.jaeger_url,
             grafana_url=options.grafana_url,
+            opens=options.open,
         )
-        server = web_server(store, settings, listener)
-        server.start()
-        try:
-            registry.announce(settings)
-            _introduce(settings)
-            _open(settings, options)
-            while not stop.is_made:
-                time.sleep(_STOP_POLL_S)
-        finally:
-            registry.withdraw()
-            server.stop()
     return 0
 
 
-def _introduce(settings: ConsoleSettings) -> None:
-    say(f"The console: {settings.entrance}    (Ctrl-C ends it)")
+def _introduce(receiver: Receiver) -> None:
     say("Start a program with: otel-concurrency run python app.py")
     say("or set where it is made one of")
-    for protocol, endpoint in (("http/protobuf", settings.http_endpoint), ("grpc", settings.grpc_endpoint)):
+    endpoints = {"http/protobuf": receiver.http_endpoint, "grpc": receiver.grpc_endpoint}
+    for protocol, endpoint in endpoints.items():
         say(f"    OTEL_EXPORTER_OTLP_ENDPOINT={endpoint} OTEL_EXPORTER_OTLP_PROTOCOL={protocol}")
 
 
@@ -135,16 +158,9 @@ def _stop() -> int:
     return 0
 
 
-def _open(settings: ConsoleSettings, options: argparse.Namespace) -> None:
-    if options.open:
-        import webbrowser
-
-        if not webbrowser.open(settings.entrance):
-            say("No browser could be opened here.")
-
-
 def _again(options: argparse.Namespace) -> list[str]:
     """Return the arguments of a console like this one, in the foreground of its own."""
-    names = ("host", "port", "http_port", "grpc_port", "jaeger_url", "grafana_url")
+    names = ["host", "port", "http_port", "grpc_port", "max_rows", "max_mb", "max_hours"]
+    names += ["jaeger_url", "grafana_url"]
     arguments = [f"--{name.replace('_', '-')}={getattr(options, name)}" for name in names]
     return [*arguments, f"--db={os.path.abspath(options.db)}"] if options.db else arguments

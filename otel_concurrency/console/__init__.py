@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -37,6 +38,18 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     with needing_the_extra():
         return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def require_extra() -> None:
+    """Ask for all that the console needs, at once.
+
+    Raises:
+        ImportError: Something is missing; the message says what to install.
+    """
+    with needing_the_extra():
+        for package in PACKAGES:
+            if find_spec(package) is None:
+                raise ModuleNotFoundError(name=package)
 
 
 @contextlib.contextmanager
