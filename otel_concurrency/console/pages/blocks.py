@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from otel_concurrency.console.live import Live, live_programs
 from otel_concurrency.console.pages.address import Address
 from otel_concurrency.console.pages.markup import Markup
 from otel_concurrency.console.queries.scope import Reader, Scope
@@ -78,6 +79,7 @@ class Request:
         scope: What to look at.
         links: Where else traces can be seen.
         endpoint: Where telemetry is sent to, for advice; empty if nothing receives here.
+        live: Asks programs what they do now.
     """
 
     reader: Reader
@@ -85,6 +87,7 @@ class Request:
     scope: Scope
     links: Links = field(default_factory=Links)
     endpoint: str = ""
+    live: Callable[[Scope], list[Live]] = live_programs
 
     @property
     def get(self) -> Callable[..., str]:

@@ -11,7 +11,7 @@ from otel_concurrency.console.queries.findings import Event, Found, findings, st
 from otel_concurrency.console.queries.loops import PARTS, Loop, heat, loops, step_starts
 from otel_concurrency.console.queries.requests import PARTS as REQUEST_PARTS
 from otel_concurrency.console.queries.requests import Route, routes
-from otel_concurrency.console.queries.series import fitting_steps, growth, levels
+from otel_concurrency.console.queries.series import fitting_steps, growth, levels, spreads
 from otel_concurrency.console.queries.services import extent, processes
 from otel_concurrency.signals import names
 
@@ -30,7 +30,10 @@ def overview(request: Request) -> list[Block]:
     starts = step_starts(request.scope, steps)
     stalls = stall_marks(request.reader, request.scope)
     blocks: list[Block] = [Html(_verdicts(request, ran, served, found, sum(value.value for value in live)))]
-    blocks += [_loop_chart(request, loop, starts, stalls) for loop in ran[:MAX_LOOP_CHARTS]]
+    shown = ran[:MAX_LOOP_CHARTS]
+    for at, loop in enumerate(shown):
+        is_alone = at == len(shown) - 1 and at % 2 == 0
+        blocks.append(_loop_chart(request, loop, starts, stalls, width=12 if is_alone else 6))
     if len(ran) > MAX_LOOP_CHARTS:
         left = f"{len(ran) - MAX_LOOP_CHARTS} more event loops: choose a service or a process above."
         blocks.append(Html(tag("p", left, class_="note")))
@@ -63,11 +66,11 @@ def nothing_yet(request: Request) -> Html:
 def _verdicts(
     request: Request, ran: list[Loop], served: list[Route], found: list[Found], live: float
 ) -> Markup:
-    to = request.address.to
+    to, reader, scope = request.address.to, request.reader, request.scope
     worst = {one.severity for one in found}
     tone = "bad" if "error" in worst else "warn" if "warn" in worst else "good"
-    stalls = [one for one in found if one.kind == names.STALL_ENDED]
-    stalled = sum(one.elapsed_s for one in stalls)
+    stalls = sum(it.value for it in growth(reader, scope, names.EVENTLOOP_STALLS.name, steps=1))
+    stalled = sum(it.spread.sum for it in spreads(reader, scope, names.EVENTLOOP_STALL_DURATION.name))
     count = sum(route.count for route in served)
     errors = sum(route.errors for route in served)
     delays = [loop.delay.quantile(0.99) for loop in ran if loop.delay.count]
@@ -84,7 +87,7 @@ def _verdicts(
             ),
             tile(
                 "Stalls",
-                sum(one.count for one in stalls),
+                amount(stalls),
                 f"{seconds(stalled)} in all",
                 href=to("/findings", kind=names.STALL_ENDED),
                 tone="bad" if stalled > 1 else "warn" if stalls else "good",
@@ -120,7 +123,12 @@ def _above(value: float | None, warn: float, bad: float) -> str:
 
 
 def _loop_chart(
-    request: Request, loop: Loop, starts: list[int], stalls: dict[tuple[str, str, str], list[Event]]
+    request: Request,
+    loop: Loop,
+    starts: list[int],
+    stalls: dict[tuple[str, str, str], list[Event]],
+    *,
+    width: int,
 ) -> Chart:
     marks = [
         (event.time_ns, f"{event.function} {seconds(_elapsed(event))}", _stall_href(request, event))
@@ -138,8 +146,8 @@ def _loop_chart(
             highest=1,
             marks=marks,
         ),
-        note=f"busy {percent(loop.busy)} · delay p99 {seconds(delay)} · {len(marks)} stalls"
-        f" · process {loop.instance[:8]}",
+        width=width,
+        note=f"busy {percent(loop.busy)} · delay p99 {seconds(delay)} · process {loop.instance[:8]}",
     )
 
 

@@ -5,9 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from otel_concurrency.console.pages.blocks import Block, Html, Page, Request
+from otel_concurrency.console.pages.findings import findings_page
+from otel_concurrency.console.pages.graph import graph_page
+from otel_concurrency.console.pages.logs import logs_page
 from otel_concurrency.console.pages.markup import empty, link
+from otel_concurrency.console.pages.metrics import metrics_page
 from otel_concurrency.console.pages.overview import overview
+from otel_concurrency.console.pages.resources import resources_page
 from otel_concurrency.console.pages.tasks import tasks_page
+from otel_concurrency.console.pages.threads import threads_page
+from otel_concurrency.console.pages.timeline import timeline_page
 from otel_concurrency.console.pages.trace import trace_page
 from otel_concurrency.console.pages.traces import traces_page
 
@@ -31,8 +38,15 @@ class Route:
 
 ROUTES = (
     Route("/", "Overview", "o", overview),
+    Route("/findings", "Findings", "f", findings_page),
     Route("/traces", "Traces", "t", traces_page),
+    Route("/timeline", "Timeline", "i", timeline_page),
     Route("/tasks", "Tasks", "k", tasks_page),
+    Route("/resources", "Resources", "r", resources_page),
+    Route("/graph", "Await graph", "a", graph_page),
+    Route("/threads", "Threads", "h", threads_page),
+    Route("/logs", "Logs", "l", logs_page),
+    Route("/metrics", "Metrics", "m", metrics_page),
 )
 TRACE = "/trace/"
 

@@ -8,6 +8,7 @@ from otel_concurrency.console.distribution import Distribution
 from otel_concurrency.console.pages.blocks import Block, Chart, Html, Request
 from otel_concurrency.console.pages.charts import bars
 from otel_concurrency.console.pages.formats import amount, clock, percent, seconds
+from otel_concurrency.console.pages.graph import task_line
 from otel_concurrency.console.pages.markup import Content, Markup, empty, link, number, row, table, tag
 from otel_concurrency.console.pages.overview import nothing_yet
 from otel_concurrency.console.pages.parts import field, filters, panel, short, trace_link
@@ -30,6 +31,7 @@ COLUMNS: dict[str, tuple[str, Sort]] = {
     "steps": ("steps", lambda each: -each.step_count),
     "longest": ("step p99", lambda each: -_quantile(each.steps, 0.99)),
 }
+MAX_ALIVE = 100
 SLOW_STEP_S = 0.1
 LONG_START_S = 0.1
 MANY_FAILED = 0.05
@@ -150,9 +152,30 @@ def _detail(request: Request, each: Coroutine) -> list[Block]:
         ("Steps by duration", each.steps),
     ):
         blocks.append(_histogram(title, spread))
+    alive = _alive(request, each)
+    if alive:
+        blocks.append(Html(alive))
     blocks.append(Html(_spans(request, each), 6))
     blocks.append(Html(_events(request, each), 6))
     return blocks
+
+
+def _alive(request: Request, each: Coroutine) -> Markup | None:
+    """Return the tasks that are alive now, as the programs themselves tell."""
+    told = [
+        tag("div", task_line(task, answer.service, request.address), class_="twig")
+        for answer in request.live(request.scope)
+        if answer.service == each.service and answer.snapshot is not None
+        for task in answer.snapshot.tasks
+        if task.coroutine == each.function
+    ]
+    if not told:
+        return None
+    title = [
+        f"Alive now: {len(told)} ",
+        link(request.address.to("/graph", q=each.function), "in the await graph"),
+    ]
+    return panel(title, told[:MAX_ALIVE])
 
 
 def _histogram(title: str, spread: Distribution) -> Chart:

@@ -165,9 +165,14 @@ def findings(reader: Reader, scope: Scope) -> list[Found]:
         elapsed = event.attributes.get(names.STALL_ELAPSED)
         if isinstance(elapsed, int | float):
             one.elapsed_s += elapsed
-        is_new = all(event.trace_id != trace_id for trace_id, _ in one.traces)
-        if event.trace_id and is_new and len(one.traces) < KEPT_TRACES:
-            one.traces.append((event.trace_id, event.span_id or ""))
+        affected = event.attributes.get(f"{DIAGNOSIS}traces")
+        for trace_id, span_id in [
+            (event.trace_id, event.span_id or ""),
+            *((str(it), "") for it in (affected if isinstance(affected, list) else ())),
+        ]:
+            is_new = all(trace_id != known for known, _ in one.traces)
+            if trace_id and is_new and len(one.traces) < KEPT_TRACES:
+                one.traces.append((trace_id, span_id))
     order = {"error": 0, "warn": 1, "info": 2}
     ranked = sorted(
         found.values(),
@@ -187,9 +192,7 @@ def stall_marks(reader: Reader, scope: Scope, limit: int = 200) -> dict[tuple[st
 
 def _kind(event: Event) -> str:
     if event.name.startswith(DIAGNOSIS):
-        for key in ("concurrency.diagnosis.rule", "rule"):
-            if event.attributes.get(key):
-                return str(event.attributes[key])
+        return str(event.attributes.get(f"{DIAGNOSIS}rule") or event.name)
     return event.name
 
 
@@ -198,7 +201,7 @@ def _key(event: Event, kind: str) -> str:
     what = attributes.get(names.STALL_CAUSE) or attributes.get("error.type") or ""
     parts = (event.service, kind, event.function, str(what), event.place)
     if event.name.startswith(DIAGNOSIS):
-        parts = (event.service, event.instance, kind, event.function, "")
+        parts = (event.service, event.instance, kind, str(attributes.get(f"{DIAGNOSIS}subject")), "")
     return "|".join(parts)
 
 

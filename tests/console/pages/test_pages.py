@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from html.parser import HTMLParser
 from typing import Any
 
 import pytest
 
 from otel_concurrency.console import Store
+from otel_concurrency.console.live import Live
 from otel_concurrency.console.pages.address import Address
 from otel_concurrency.console.pages.blocks import Block, Chart, Html, Links, Request
 from otel_concurrency.console.pages.frame import bar, menu
 from otel_concurrency.console.pages.routes import ROUTES, page_at
 from otel_concurrency.console.queries.services import processes
+from otel_concurrency.snapshot import Snapshot
+from otel_concurrency.snapshot.live import (
+    ConnectionHolder,
+    LiveExecutor,
+    LiveLock,
+    LiveLoop,
+    LivePool,
+    LiveQueue,
+    LiveThread,
+)
+from otel_concurrency.snapshot.live_tasks import Deadlock, Edge, FramePlace, LiveTask, Wait
 from tests.console.telling import SECOND, T0, TRACE, Teller
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'`${x}{{x}}\u202e\x00"
@@ -25,15 +37,47 @@ ADDRESSES = [
     f"/trace/{TRACE}?{RANGE}&view=lanes",
     f"/traces?{RANGE}&q=alert&name=script&least=1&order=slowest",
     f"/tasks?{RANGE}&sort=p99&focus=FOCUS",
+    f"/metrics?{RANGE}&metric=asyncio.task.duration&by=code.function.name",
+    f"/metrics?{RANGE}&metric=asyncio.task.created&by=code.function.name",
+    f"/metrics?{RANGE}&metric=marvin&by=marvin",
+    f"/logs?{RANGE}&focus=0&severity=info",
     "/nowhere",
 ]
 
 
-def page(store: Store, url: str) -> list[Block]:
+def page(store: Store, url: str, live: Sequence[Live] = ()) -> list[Block]:
     address = Address.parse(url)
     scope = address.scope(T0 + 60 * SECOND)
     links = Links("http://jaeger", "http://grafana/{trace_id}")
-    return page_at(address.path)(Request(store, address, scope, links, "http://127.0.0.1:4318"))
+    request = Request(store, address, scope, links, "http://127.0.0.1:4318", lambda asked: list(live))
+    return page_at(address.path)(request)
+
+
+def alive(name: str) -> Live:
+    """Return a program that says one of everything, each name in it the same text."""
+    place = FramePlace(name, name, 3)
+    wait = Wait("lock", target=5, target_name=name, for_s=1.5)
+    tasks = (
+        LiveTask(1, name, name, "waiting", wait=wait, frames=(place,), trace_id=TRACE, age_s=2.0),
+        LiveTask(2, name, name, "running", is_orphan=True),
+    )
+    edges = (Edge(1, 2, "lock", 5), Edge(2, 1, "lock", 5))
+    return Live(
+        name,
+        name,
+        7,
+        Snapshot(
+            tasks=tasks,
+            edges=edges,
+            deadlocks=(Deadlock(edges, (name, name), (name, name), (name, name)),),
+            loops=(LiveLoop(0, name, iteration_s=1.0, task=1, coroutine=name),),
+            threads=(LiveThread(1, 2, name, state="lock_or_gil", waits_for=name, frames=(place,)),),
+            executors=(LiveExecutor(name, "thread", 1, 1, 2, 3),),
+            pools=(LivePool("db", name, 1, holders=(ConnectionHolder(name, 1.0),)),),
+            locks=(LiveLock(5, "lock", name, waiting=(1,), holders=(2,)),),
+            queues=(LiveQueue(6, name, 1, 2, 1),),
+        ),
+    )
 
 
 def html(blocks: list[Block]) -> str:
@@ -79,8 +123,15 @@ def tell_all(store: Store, name: str) -> None:
     for metric in ("created", "busy.time", "steps"):
         shop.point(f"asyncio.task.{metric}", 5, 3.0, attributes=of, **delta)
     shop.point("asyncio.task.completed", 5, 1.0, attributes={**of, "asyncio.task.outcome": "failed"}, **delta)
+    exemplar = {"time_ns": T0 + 5, "value": 0.2, "trace_id": TRACE, "span_id": "1" * 16, "attributes": {}}
     for metric in ("duration", "start.delay", "step.duration"):
-        shop.histogram(f"asyncio.task.{metric}", 5, [1, 2, 3, 4], attributes=of, **delta)
+        shop.histogram(
+            f"asyncio.task.{metric}", 5, [1, 2, 3, 4], attributes=of, exemplars=[exemplar], **delta
+        )
+    shop.point(name, 5, 1.0, unit=name, description=name, attributes={name: name}, **delta)
+    waits = {"asyncio.sync.type": "lock", "asyncio.sync.name": name}
+    shop.point("asyncio.sync.waiting", 5, 1.0, monotonic=False, attributes=waits)
+    shop.histogram("asyncio.sync.wait.duration", 5, [1, 2, 3, 4], attributes=waits, **delta)
 
 
 class Tags(HTMLParser):
@@ -114,7 +165,7 @@ def test_over_nothing_a_page_says_what_to_do(store: Store, url: str) -> None:
 @pytest.mark.parametrize("url", ADDRESSES)
 def test_what_was_received_becomes_no_markup_and_no_script(store: Store, url: str) -> None:
     tell_all(store, HOSTILE)
-    blocks = page(store, url.replace("FOCUS", "x"))
+    blocks = page(store, url.replace("FOCUS", "x"), [alive(HOSTILE), Live(HOSTILE, "", 8, None, HOSTILE)])
     address = Address.parse(url)
     frame = bar(address, "title", address.scope(T0), processes(store)) + menu(address)
 
@@ -135,8 +186,8 @@ def test_with_telemetry_every_page_shows_some(store: Store, url: str) -> None:
     tell_all(store, "marvin")
     url = url.replace("FOCUS", "marvin:marvin")
 
-    text = html(page(store, url)) + json.dumps([b.options for b in page(store, url) if isinstance(b, Chart)])
-    assert "marvin" in text
+    blocks = page(store, url, [alive("marvin")])
+    assert "marvin" in html(blocks) + json.dumps([it.options for it in blocks if isinstance(it, Chart)])
 
 
 def test_an_address_is_what_its_url_says() -> None:
