@@ -458,6 +458,13 @@ class Config:
         "seconds",
         "How long an event loop may be blocked before `/health` calls the program dead.",
     )
+    http_ready_limit: float = _setting(
+        1.0,
+        read_seconds,
+        "seconds",
+        "How late an event loop may be, and how long a connection pool may keep others waiting, before "
+        "`/ready` asks for no more work.",
+    )
     http_metrics: bool = _setting(
         True,
         read_bool,
@@ -550,6 +557,7 @@ class Options(TypedDict, total=False):
     http_host: str
     http_token: str
     http_health_limit: float
+    http_ready_limit: float
     http_metrics: bool
 
 

@@ -64,6 +64,7 @@ DEFAULTS = {
     "http_host": "127.0.0.1",
     "http_token": "",
     "http_health_limit": 10.0,
+    "http_ready_limit": 1.0,
     "http_metrics": True,
 }
 
@@ -135,6 +136,7 @@ def test_every_variable_is_read() -> None:
         "OTEL_PYTHON_CONCURRENCY_HTTP_HOST": "0.0.0.0",
         "OTEL_PYTHON_CONCURRENCY_HTTP_TOKEN": "sesame",
         "OTEL_PYTHON_CONCURRENCY_HTTP_HEALTH_LIMIT": "30",
+        "OTEL_PYTHON_CONCURRENCY_HTTP_READY_LIMIT": "0.5",
         "OTEL_PYTHON_CONCURRENCY_HTTP_METRICS": "no",
     }
     assert set(environ) == {setting.variable for setting in SETTINGS}
@@ -182,6 +184,7 @@ def test_every_variable_is_read() -> None:
         "http_host": "0.0.0.0",
         "http_token": "sesame",
         "http_health_limit": 30,
+        "http_ready_limit": 0.5,
         "http_metrics": False,
     }
 

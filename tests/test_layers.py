@@ -19,6 +19,7 @@ FLOORS = {  # room or module at the top of the package: its floor
     "_version": 0,
     "config": 0,
     "defaults": 0,
+    "readiness": 0,
     "environment_variables": 0,
     "misspelled": 0,
     "probes": 0,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from typing import Any
 
 from otel_concurrency.endpoints.request import Request
 from otel_concurrency.endpoints.response import Response, json_response
@@ -29,9 +30,9 @@ class Health:
 
     def __call__(self, request: Request) -> Response:
         """Answer."""
-        loops = [_told(each, self._limit_s) for each in event_loops.running_loops()]
+        loops = loops_now()
         main_thread = threading.main_thread().is_alive()
-        is_alive = main_thread and all(loop["alive"] for loop in loops)
+        is_alive = main_thread and all((loop["blocked_for_s"] or 0) < self._limit_s for loop in loops)
         content = {
             "status": "alive" if is_alive else "dead",
             "pid": os.getpid(),
@@ -43,14 +44,17 @@ class Health:
         return json_response(content, 200 if is_alive else 503)
 
 
-def _told(timed: TimedLoop, limit_s: float) -> dict[str, object]:
+def loops_now() -> list[dict[str, Any]]:
+    """Return, for each event loop that runs, for how long it has been blocked, and where it stands."""
+    return [_told(each) for each in event_loops.running_loops()]
+
+
+def _told(timed: TimedLoop) -> dict[str, Any]:
     iteration_ns = timed.timer.read().iteration_ns
-    blocked_s = max(0, iteration_ns) / 1e9
-    told: dict[str, object] = {
+    told: dict[str, Any] = {
         "id": timed.loop_id,
         "type": timed.loop_type,
-        "alive": blocked_s < limit_s,
-        "blocked_for_s": round(blocked_s, 3),
+        "blocked_for_s": round(max(0, iteration_ns) / 1e9, 3),
     }
     if timed.way == UNSEEN:
         told["blocked_for_s"] = None  # nobody can tell

@@ -22,13 +22,16 @@ from opentelemetry.trace import get_tracer_provider
 
 from otel_concurrency.config import Config
 from otel_concurrency.endpoints import ports
+from otel_concurrency.endpoints.debugging import Debugging
 from otel_concurrency.endpoints.directory import Directory, own_entry
 from otel_concurrency.endpoints.health import Health
+from otel_concurrency.endpoints.ready import Ready
 from otel_concurrency.endpoints.routes import Route, add_route
 from otel_concurrency.endpoints.scraping import Metrics
 from otel_concurrency.endpoints.server import Server
 from otel_concurrency.endpoints.site import Site, is_loopback
 from otel_concurrency.hooks import fork
+from otel_concurrency.hooks.ending.shutdown_notice import ShutdownNotice
 from otel_concurrency.hooks.interpreters import is_main_interpreter
 from otel_concurrency.instrumentors import event_loops
 from otel_concurrency.probes.loop_time import TimedLoop
@@ -86,6 +89,8 @@ class Service:
                 self._config.http_host,
             )
             return
+        notice = ShutdownNotice()
+        notice.install()
         atexit.register(self._end)
         self._undo = [
             lambda: atexit.unregister(self._end),
@@ -94,6 +99,7 @@ class Service:
             fork.in_child(self._begin_in_child),
             event_loops.observe(self),
             self._metrics.remove,
+            notice.remove,
         ]
         self._has_metrics = self._config.http_metrics and self._metrics.install()
         self._listen()
@@ -130,6 +136,16 @@ class Service:
                 aliases=("/livez",),
             )
         )
+        add_route(
+            Route(
+                "/ready",
+                Ready(self._config.http_ready_limit),
+                "whether it can take work: 200, or 503 and why not",
+                is_open=True,
+                aliases=("/readyz",),
+            )
+        )
+        Debugging().add_routes()
         if self._has_metrics:
             add_route(Route("/metrics", self._metrics, "all metrics, for Prometheus, with exemplars"))
 

@@ -16,7 +16,7 @@ from otel_concurrency.hooks.loops.loop_exceptions import LoopExceptionHook
 from otel_concurrency.hooks.trio.trio_loops import TrioLoopHook
 from otel_concurrency.probes.choice import loop_timer_type
 from otel_concurrency.probes.loop_exceptions import LoopExceptions
-from otel_concurrency.probes.loop_time import LoopTimes, TimedLoop
+from otel_concurrency.probes.loop_time import LoopTimeRow, LoopTimes, TimedLoop
 from otel_concurrency.probes.loops import LOOP_IDS
 from otel_concurrency.signals.loop_metrics import LoopMetrics
 from otel_concurrency.signals.producer import default_producer
@@ -39,6 +39,11 @@ def observe(observer: RunObserver) -> Callable[[], None]:
 def running_loops() -> list[TimedLoop]:
     """Return the loops that run now; none where loops are not timed."""
     return _times.running() if _times is not None else []
+
+
+def loop_rows() -> list[LoopTimeRow]:
+    """Return what loops have done with their time; nothing where they are not timed."""
+    return _times.read() if _times is not None else []
 
 
 def _set_observers(observers: tuple[RunObserver, ...]) -> None:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 
 from otel_concurrency.hooks import fork
+from otel_concurrency.hooks.ending import shutdown_notice
 from otel_concurrency.hooks.ending.exit import ExitHook, ImmediateExitHook
 from otel_concurrency.hooks.ending.termination import TerminationHook
 from otel_concurrency.hooks.logs.export_failures import GIVEN_UP
@@ -97,6 +98,7 @@ class Ending:
         self._pid = 0  # unless something comes after, nothing is left to do at os._exit
 
     def _end_of_main(self) -> None:
+        shutdown_notice.note("exit")
         shutdown.prepare()
         if not is_daemonic_child():
             self._report.begin("exit")

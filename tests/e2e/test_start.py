@@ -160,6 +160,7 @@ def test_every_setting_is_a_flag_of_the_command(run: Run) -> None:
         "http_host": "0.0.0.0",
         "http_token": "sesame",
         "http_health_limit": "30",
+        "http_ready_limit": "0.5",
         "http_metrics": "no",
     }
     typed = [part for name, value in flags.items() for part in (f"--concurrency_{name}", value)]
@@ -208,6 +209,7 @@ def test_every_setting_is_a_flag_of_the_command(run: Run) -> None:
         "http_host": "0.0.0.0",
         "http_token": "sesame",
         "http_health_limit": 30,
+        "http_ready_limit": 0.5,
         "http_metrics": False,
     }
 

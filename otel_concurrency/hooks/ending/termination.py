@@ -29,6 +29,7 @@ from types import FrameType
 from typing import Any
 
 from otel_concurrency.hooks.ending.held_signals import hold_at_forks
+from otel_concurrency.hooks.ending.shutdown_notice import note
 from otel_concurrency.hooks.patch import Patch
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -185,6 +186,7 @@ class TerminationHook:
             if self._is_active:
                 _quietly(lambda: self._in_background(signal.Signals(signum).name))
             return
+        note(signal.Signals(signum).name)
         self._set_handler(signum, signal.SIG_DFL)  # whoever sends it a second time does not want to wait
         if self._is_active:
             _quietly(lambda: self._before_the_end(signal.Signals(signum).name))
