@@ -7,4 +7,13 @@ exit code. What a command needs beyond the standard library, it imports when it 
 
 from __future__ import annotations
 
-NAMES = ("run", "console", "demo", "receive")  # in the order in which the help lists them
+NAMES = (
+    "run",
+    "console",
+    "demo",
+    "receive",
+    "ps",
+    "tree",
+    "top",
+    "diagnose",
+)  # in the order in which the help lists them
