@@ -300,6 +300,19 @@ class Config:
         "How long an event loop may be held before that is a stall; `0`: nobody watches. "
         "Without the C extension nobody does unless it is set.",
     )
+    diagnosis: bool = _setting(
+        True,
+        read_bool,
+        "true or false",
+        "`false`: nobody judges what the numbers mean, and there are no findings. Without "
+        "`OTEL_PYTHON_CONCURRENCY_STALL_THRESHOLD` nobody does either.",
+    )
+    diagnosis_window: float = _setting(
+        10.0,
+        read_seconds,
+        "seconds",
+        "How long the diagnosis looks before it judges: what is so for three windows is told.",
+    )
     failures: bool = _setting(
         True,
         read_bool,
@@ -531,6 +544,8 @@ class Options(TypedDict, total=False):
     runtime_metrics: bool
     gc_freeze: bool
     stall_threshold: float
+    diagnosis: bool
+    diagnosis_window: float
     failures: bool
     threads: bool
     connection_pools: bool
@@ -599,6 +614,13 @@ class StallOptions:
 
     native: bool | None = None
     stall_threshold: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DiagnosisOptions:
+    """Options of `concurrency_diagnosis` in a configuration file; None leaves it to the variable."""
+
+    diagnosis_window: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,7 @@ STANDS_IN = {  # upstream's instrumentor: ours, which loads in its place
 _SWITCHES = {  # instrumentor of ours: the setting that turns it off
     "concurrency_asyncio": "tasks",
     "concurrency_connection_pools": "connection_pools",
+    "concurrency_diagnosis": "diagnosis",
     "concurrency_event_loops": "event_loops",
     "concurrency_failures": "failures",
     "concurrency_http_clients": "http_clients",

@@ -16,6 +16,7 @@ FOUND_BY_OPENTELEMETRY = {
     ("opentelemetry_instrumentor", "concurrency_anyio"),
     ("opentelemetry_instrumentor", "concurrency_connection_pools"),
     ("opentelemetry_instrumentor", "concurrency_celery"),
+    ("opentelemetry_instrumentor", "concurrency_diagnosis"),
     ("opentelemetry_instrumentor", "concurrency_event_loops"),
     ("opentelemetry_instrumentor", "concurrency_failures"),
     ("opentelemetry_instrumentor", "concurrency_http_clients"),

@@ -17,6 +17,9 @@ STEADY = 3
 EVENT_STALLS = 3
 """Stalls of one cause within `STEADY` windows that say as much."""
 
+EVENT_STALL_S = 1.0
+"""And so does as much time in them."""
+
 HURTS_DELAY_S = 0.01
 HURTS_READY = 10
 """A delay, and a queue of callbacks, from which on somebody was held up."""
@@ -46,6 +49,11 @@ def recent_stalls(window: Window, history: Sequence[Window], cause: str) -> list
         for stall in each.stalls
         if stall.cause == cause and (each is window or not stall.is_on)
     ]
+
+
+def says_enough(stalls: Sequence[StallNumbers]) -> bool:
+    """Whether these stalls, of one cause, say what otherwise three windows in a row do."""
+    return len(stalls) >= EVENT_STALLS or sum(stall.took_s for stall in stalls) >= EVENT_STALL_S
 
 
 def culprit_of(stalls: Iterable[StallNumbers]) -> Culprit:

@@ -10,6 +10,7 @@ from otel_concurrency.diagnosis.evidence import (
     ms,
     percent,
     recent_stalls,
+    says_enough,
     stacks_of,
     took,
     traces_of,
@@ -47,7 +48,7 @@ def cpu_starvation(window: Window, history: History) -> list[Finding]:
     throttled = window.throttled or 0.0
     stalls = recent_stalls(window, history, "cpu_starved")
     is_throttled, is_queued = throttled >= THROTTLED_SHARE, runqueue >= RUNQUEUE_SHARE
-    if not (is_throttled or is_queued or len(stalls) >= EVENT_STALLS):
+    if not (is_throttled or is_queued or says_enough(stalls)):
         return []
     delay_s = worst_delay_s(window)
     why = (
@@ -74,7 +75,7 @@ def cpu_starvation(window: Window, history: History) -> list[Finding]:
             advice="Raise the CPU limit of the container."
             if is_throttled
             else "Look for what else runs on this machine, or run fewer workers on it.",
-            is_event=not (is_throttled or is_queued),
+            is_event=says_enough(stalls),
         )
     ]
 
@@ -117,7 +118,7 @@ def gil_contention(window: Window, history: History) -> list[Finding]:
     stalls = recent_stalls(window, history, "gil_contention")
     cpu = window.cpu or 0.0
     is_so = mean_s >= GIL_MEAN_S and GIL_CPU[0] <= cpu <= GIL_CPU[1] and len(computing) >= 2
-    if not window.has_gil or not (is_so or len(stalls) >= EVENT_STALLS):
+    if not window.has_gil or not (is_so or says_enough(stalls)):
         return []
     others = [thread for thread in computing if not thread.runs_loop] or computing
     named = ", ".join(f"{thread.name} ({percent(thread.cpu)})" for thread in others[:3])
@@ -142,7 +143,7 @@ def gil_contention(window: Window, history: History) -> list[Finding]:
             traces=traces_of(stalls),
             advice="Move the computing into a process pool, or into code that lets go of the GIL.",
             confidence=f"sampled n={window.gil_probes}",
-            is_event=not is_so,
+            is_event=says_enough(stalls),
         )
     ]
 

@@ -14,6 +14,7 @@ from otel_concurrency.hooks.pools.psycopg_pools import PsycopgPoolHook
 from otel_concurrency.hooks.pools.redis_pools import RedisPoolHook
 from otel_concurrency.hooks.pools.sqlalchemy_pools import SQLAlchemyPoolHook
 from otel_concurrency.probes.connections import ConnectionProbe
+from otel_concurrency.probes.readers import READERS
 from otel_concurrency.signals.connection_metrics import ConnectionMetrics
 from otel_concurrency.signals.connection_waits import ConnectionWaits
 from otel_concurrency.signals.producer import default_producer
@@ -66,7 +67,13 @@ class ConnectionPoolInstrumentor(BaseInstrumentor):
             waits.begin()
             metrics.begin()
 
-        self._undo = (fork.in_child(begin_in_child), lambda: default_producer().unregister(metrics))
+        self._undo = (
+            fork.in_child(begin_in_child),
+            lambda: default_producer().unregister(metrics),
+            READERS.offer("connections", probe.peek),
+            READERS.offer("connection_levels", probe.levels),
+            READERS.offer("holders", probe.holders),
+        )
 
     def _uninstrument(self, **kwargs: Any) -> None:
         for hook in reversed(self._hooks):

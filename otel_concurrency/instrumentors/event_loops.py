@@ -18,6 +18,7 @@ from otel_concurrency.probes.choice import loop_timer_type
 from otel_concurrency.probes.loop_exceptions import LoopExceptions
 from otel_concurrency.probes.loop_time import LoopTimeRow, LoopTimes, TimedLoop
 from otel_concurrency.probes.loops import LOOP_IDS
+from otel_concurrency.probes.readers import READERS
 from otel_concurrency.signals.loop_metrics import LoopMetrics
 from otel_concurrency.signals.producer import default_producer
 
@@ -89,7 +90,7 @@ class EventLoopInstrumentor(BaseInstrumentor):
             exceptions.reset()
             metrics.begin()
 
-        self._undo = (fork.in_child(begin_in_child),)
+        self._undo = (fork.in_child(begin_in_child), READERS.offer("loops", times.read))
 
     def _uninstrument(self, **kwargs: Any) -> None:
         global _hook, _times

@@ -27,6 +27,7 @@ from otel_concurrency.hooks.tasks.cancellations import CancellationHook
 from otel_concurrency.hooks.trio import trio_cancellations
 from otel_concurrency.hooks.trio.trio_asyncgens import TrioAsyncgenHook
 from otel_concurrency.hooks.trio.trio_nurseries import TrioNurseryHook
+from otel_concurrency.probes.readers import READERS
 from otel_concurrency.signals import providers, shutdown
 from otel_concurrency.signals.cancellations import SpanEndings, Timeouts, explain_by
 from otel_concurrency.signals.failures import FailureReports
@@ -107,6 +108,7 @@ class FailureInstrumentor(BaseInstrumentor):
             lambda: atexit.unregister(tell_the_rest),
             shutdown.tell_first(tell_the_rest),
             fork.in_child(begin_in_child),
+            READERS.offer("failures", reports.seen),
         )
 
     def _uninstrument(self, **kwargs: Any) -> None:

@@ -12,7 +12,8 @@ from otel_concurrency.hooks import fork
 from otel_concurrency.hooks.pools.aiohttp_connectors import AiohttpConnectorHook
 from otel_concurrency.hooks.pools.httpcore_pools import HttpcorePoolHook
 from otel_concurrency.probes.account import HTTP_POOL
-from otel_concurrency.probes.http_pools import HttpPoolProbe, Server
+from otel_concurrency.probes.http_pools import HttpPoolLevel, HttpPoolProbe, Server
+from otel_concurrency.probes.readers import READERS
 from otel_concurrency.signals.current_context import get_current
 from otel_concurrency.signals.http_pool_metrics import HttpPoolMetrics, server_labels
 from otel_concurrency.signals.pool_waits import tell_wait
@@ -24,7 +25,7 @@ class HttpClientInstrumentor(BaseInstrumentor):
 
     _hooks: Sequence[AiohttpConnectorHook | HttpcorePoolHook] = ()
     _metrics: HttpPoolMetrics | None = None
-    _forget_fork: Callable[[], None] | None = None
+    _undo: Sequence[Callable[[], None]] = ()
 
     def instrumentation_dependencies(self) -> Collection[str]:
         """Return nothing: without these clients, or with others, nothing happens."""
@@ -38,13 +39,21 @@ class HttpClientInstrumentor(BaseInstrumentor):
             tell_wait(HTTP_POOL, ns, server_labels(server))
 
         self._hooks = (AiohttpConnectorHook(waited), HttpcorePoolHook(waited))
-        metrics = self._metrics = HttpPoolMetrics(probe, [hook.levels for hook in self._hooks])
+        read_levels = [hook.levels for hook in self._hooks]
+        metrics = self._metrics = HttpPoolMetrics(probe, read_levels)
+
+        def levels() -> list[HttpPoolLevel]:
+            return probe.within_limits(level for read in read_levels for level in read())
 
         def begin_in_child() -> None:
             probe.reset()
             metrics.begin()
 
-        self._forget_fork = fork.in_child(begin_in_child)
+        self._undo = (
+            fork.in_child(begin_in_child),
+            READERS.offer("http_waits", probe.peek),
+            READERS.offer("http_levels", levels),
+        )
         for hook in self._hooks:
             hook.install()
         default_producer().register(metrics)
@@ -54,6 +63,6 @@ class HttpClientInstrumentor(BaseInstrumentor):
             default_producer().unregister(self._metrics)
         for hook in reversed(self._hooks):
             hook.remove()
-        if self._forget_fork is not None:
-            self._forget_fork()
-        self._hooks, self._metrics, self._forget_fork = (), None, None
+        for undo in self._undo:
+            undo()
+        self._hooks, self._metrics, self._undo = (), None, ()

@@ -12,6 +12,7 @@ from otel_concurrency.hooks.runtime.gc import GcHook
 from otel_concurrency.probes.cpu_supply import CpuSupply
 from otel_concurrency.probes.gc_pauses import GcPauses
 from otel_concurrency.probes.gil import GilProbe, is_gil_enabled
+from otel_concurrency.probes.readers import READERS
 from otel_concurrency.signals.producer import default_producer
 from otel_concurrency.signals.runtime_metrics import RuntimeMetrics
 
@@ -27,16 +28,15 @@ class RuntimeInstrumentor(BaseInstrumentor):
 
     _hook: GcHook | None = None
     _metrics: RuntimeMetrics | None = None
-    _forget_fork: Callable[[], None] | None = None
+    _undo: tuple[Callable[[], None], ...] = ()
 
     def instrumentation_dependencies(self) -> Collection[str]:
         """Return nothing: `gc` is in the standard library."""
         return ()
 
     def _instrument(self, **kwargs: Any) -> None:
-        metrics = self._metrics = RuntimeMetrics(
-            gc_pauses, gil, CpuSupply().throttled_ns, has_gil=is_gil_enabled
-        )
+        supply = CpuSupply()
+        metrics = self._metrics = RuntimeMetrics(gc_pauses, gil, supply.throttled_ns, has_gil=is_gil_enabled)
         self._hook = GcHook(gc_pauses)
         self._hook.install()
         default_producer().register(metrics)
@@ -46,13 +46,14 @@ class RuntimeInstrumentor(BaseInstrumentor):
             gil.reset()
             metrics.begin()
 
-        self._forget_fork = fork.in_child(begin_in_child)
+        self._undo = (fork.in_child(begin_in_child), READERS.offer("throttled", supply.throttled_ns))
 
     def _uninstrument(self, **kwargs: Any) -> None:
         if self._hook is not None:
             self._hook.remove()
         if self._metrics is not None:
             default_producer().unregister(self._metrics)
-        if self._forget_fork is not None:
-            self._forget_fork()
-        self._hook = self._metrics = self._forget_fork = None
+        for undo in self._undo:
+            undo()
+        self._hook = self._metrics = None
+        self._undo = ()

@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Collection
 from dataclasses import fields
-from typing import Any
+from typing import Any, Protocol
 
 from opentelemetry import context as opentelemetry_context
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
@@ -14,7 +14,7 @@ from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
 from otel_concurrency.config import Config, StallOptions
 from otel_concurrency.hooks import fork
 from otel_concurrency.hooks.loops.stall_watch import StallWatch
-from otel_concurrency.hooks.loops.stalls import Culprits
+from otel_concurrency.hooks.loops.stalls import Culprits, StallListener, StallListeners
 from otel_concurrency.hooks.loops.watchdog import Watchdog
 from otel_concurrency.instrumentors import event_loops, runtime, tasks
 from otel_concurrency.probes.choice import context_reader, held_reader
@@ -29,6 +29,38 @@ _VARIABLE = "OTEL_PYTHON_CONCURRENCY_STALL_THRESHOLD"
 _logger = logging.getLogger(__name__)
 
 
+class Follower(Protocol):
+    """Who judges what the watching thread sees."""
+
+    pace_s: float | None
+
+    @property
+    def stalls(self) -> StallListener:
+        """Hears of stalls, too."""
+        ...
+
+    def tick(self) -> float | None:
+        """The thread is awake, and loops run; see `Watchdog.also`."""
+        ...
+
+
+_follower: Follower | None = None
+_instrumentor: StallInstrumentor | None = None
+
+
+def follow(follower: Follower | None) -> None:
+    """Let this hear of stalls and ticks, now or once loops are watched; None: nobody."""
+    global _follower
+    _follower = follower
+    if _instrumentor is not None:
+        _instrumentor.let_follow()
+
+
+def open_requests() -> OpenRequests | None:
+    """Return who knows the requests that are open; None where no loop is watched."""
+    return _instrumentor.requests if _instrumentor is not None else None
+
+
 class StallInstrumentor(BaseInstrumentor):
     """Tells of each stall of each event loop, why it came, and which coroutine is to blame.
 
@@ -37,7 +69,11 @@ class StallInstrumentor(BaseInstrumentor):
 
     configuration = StallOptions
 
+    requests: OpenRequests | None = None
+
     _watchdog: Watchdog | None = None
+    _listeners: StallListeners | None = None
+    _reports: StallReports | None = None
     _undo: tuple[Callable[[], object], ...] = ()
 
     def instrumentation_dependencies(self) -> Collection[str]:
@@ -62,10 +98,11 @@ class StallInstrumentor(BaseInstrumentor):
                     _VARIABLE,
                 )
             return
-        requests = OpenRequests()
-        reports = StallReports(requests=requests)
+        requests = self.requests = OpenRequests()
+        reports = self._reports = StallReports(requests=requests)
+        listeners = self._listeners = StallListeners(reports)
         watch = StallWatch(
-            reports,
+            listeners,
             threshold_ns=threshold_ns,
             gc_pauses=runtime.gc_pauses,
             culprits=Culprits(
@@ -81,6 +118,9 @@ class StallInstrumentor(BaseInstrumentor):
             watch, lambda: make_watch(native=config.native), threshold_ns=threshold_ns, gil=runtime.gil
         )
         tasks.note_slow_steps(threshold_ns)
+        global _instrumentor
+        _instrumentor = self
+        self.let_follow()
         watchdog.install()
         default_producer().register(reports)
         self._undo = (
@@ -95,7 +135,22 @@ class StallInstrumentor(BaseInstrumentor):
             lambda: default_producer().unregister(reports),
         )
 
+    def let_follow(self) -> None:
+        """Let the one who judges hear of what is seen."""
+        if self._watchdog is None or self._listeners is None or self._reports is None:
+            return
+        if _follower is None:
+            self._listeners.all, self._watchdog.also = (self._reports,), None
+            self._watchdog.also_s = None
+        else:
+            self._listeners.all = (self._reports, _follower.stalls)
+            self._watchdog.also, self._watchdog.also_s = _follower.tick, _follower.pace_s
+
     def _uninstrument(self, **kwargs: Any) -> None:
         for undo in self._undo:
             undo()
-        self._watchdog, self._undo = None, ()
+        global _instrumentor
+        if _instrumentor is self:
+            _instrumentor = None
+        self.requests = self._watchdog = self._listeners = self._reports = None
+        self._undo = ()

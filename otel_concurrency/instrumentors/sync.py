@@ -12,6 +12,7 @@ from otel_concurrency.hooks.waits.holds import HoldHook
 from otel_concurrency.hooks.waits.wait_kinds import WaitKinds
 from otel_concurrency.hooks.waits.waits import WaitHook
 from otel_concurrency.probes.holds import HoldTimes
+from otel_concurrency.probes.readers import READERS
 from otel_concurrency.probes.tasks import TaskProbe
 from otel_concurrency.signals.producer import default_producer
 from otel_concurrency.signals.wait_metrics import HoldMetrics
@@ -46,6 +47,7 @@ class SyncWaits:
             self._metrics = HoldMetrics(self._holds)
             self.hooks = (creations, waits, HoldHook(self._holds, waits.number), *others)
             default_producer().register(self._metrics)
+            self._withdraw = READERS.offer("holds", self._holds.read_holds)
 
     def begin_in_child(self) -> None:
         """Begin at zero, as a forked child must."""
@@ -57,3 +59,4 @@ class SyncWaits:
         """Tell nothing any more."""
         if self._holds is not None:
             default_producer().unregister(self._metrics)
+            self._withdraw()

@@ -18,6 +18,7 @@ from otel_concurrency.hooks.trio.trio_tasks import TrioTaskHook
 from otel_concurrency.instrumentors.sync import SyncHook, SyncWaits
 from otel_concurrency.probes.choice import make_task_probe
 from otel_concurrency.probes.loops import LOOP_IDS
+from otel_concurrency.probes.readers import READERS
 from otel_concurrency.probes.tasks import SlowStep, TaskProbe
 from otel_concurrency.signals import providers
 from otel_concurrency.signals.local_roots import LocalRoots
@@ -108,6 +109,8 @@ class AsyncioTaskInstrumentor(BaseInstrumentor):
         self._undo = [
             fork.in_child(begin_in_child),
             count_unfinished(UNFINISHED_TASKS, alive),
+            READERS.offer("tasks", probe.peek_rows),
+            READERS.offer("waits", probe.read_waits),
             lambda: probe.tell_spans(None),
             waits.leave,
             lambda: setattr(times, "is_on", False),  # an SDK that is built differently keeps it

@@ -10,6 +10,7 @@ from opentelemetry import context as opentelemetry_context
 from otel_concurrency.config import Config
 from otel_concurrency.hooks import fork
 from otel_concurrency.probes.choice import make_work_probe
+from otel_concurrency.probes.readers import READERS
 from otel_concurrency.probes.work import WorkProbe
 from otel_concurrency.signals.current_context import SPAN_KEY
 from otel_concurrency.signals.names import UNFINISHED_WORK_ITEMS
@@ -37,6 +38,7 @@ class SharedWork:
         self.metrics = WorkMetrics(self.probe)
         self.forget_fork = fork.in_child(self._begin_in_child)
         self.forget_unfinished = count_unfinished(UNFINISHED_WORK_ITEMS, self.metrics.unfinished)
+        self.withdraw = READERS.offer("work", self.probe.peek)
         self.users = 0
         default_producer().register(self.metrics)
 
@@ -48,6 +50,7 @@ class SharedWork:
         """Tell nobody any more."""
         self.forget_fork()
         self.forget_unfinished()
+        self.withdraw()
         default_producer().unregister(self.metrics)
 
 
@@ -84,7 +87,7 @@ class WorkJoin:
 
     def watch(self, read_levels: ReadLevels) -> None:
         """Ask this, too, for the levels of live pools."""
-        self._undo.append(self._shared.metrics.watch(read_levels))
+        self._undo += (self._shared.metrics.watch(read_levels), READERS.offer("levels", read_levels))
 
     def leave(self) -> None:
         """Give it back; the last one ends it."""

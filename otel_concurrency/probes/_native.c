@@ -361,6 +361,33 @@ probe_read_rows(TaskProbe *probe, PyObject *Py_UNUSED(ignored))
     return result;
 }
 
+PyDoc_STRVAR(peek_rows_doc,
+"peek_rows()\n--\n\n"
+"Return (coroutine name, created, done, live, steps, busy ns, durations of the finished) of each row; nothing is drained.");
+
+static PyObject *
+probe_peek_rows(TaskProbe *probe, PyObject *Py_UNUSED(ignored))
+{
+    PyObject *result = PyList_New(0);
+    clock_adjust(&probe->state->clock);
+    for (Py_ssize_t i = 0; result != NULL && i < probe->row_count; i++) {
+        Row *row = probe->rows[i];
+        unsigned long long created = row->created;
+        unsigned long long done = row->finished + row->cancelled + row->destroyed + row->failures;
+        unsigned long long steps = row->steps;
+        long long busy_ns = row->busy_ns;
+        PyObject *finished = histogram_peek(row_histogram(row, 2));
+        PyObject *item = finished == NULL ? NULL
+                                          : Py_BuildValue("(OKKKKLN)", row->name, created, done, created - done, steps,
+                                                          busy_ns, finished);
+        if (item == NULL || PyList_Append(result, item) < 0) {
+            Py_CLEAR(result);
+        }
+        Py_XDECREF(item);
+    }
+    return result;
+}
+
 PyDoc_STRVAR(read_loops_doc,
 "read_loops()\n--\n\n"
 "Return what each live event loop's row holds; the id of the row of all others is None.");
@@ -754,6 +781,7 @@ static PyMethodDef probe_methods[] = {
     {"also_cancelled", (PyCFunction)probe_also_cancelled, METH_O, also_cancelled_doc},
     {"tell_spans", (PyCFunction)probe_tell_spans, METH_VARARGS, tell_spans_doc},
     {"read_rows", (PyCFunction)probe_read_rows, METH_NOARGS, read_rows_doc},
+    {"peek_rows", (PyCFunction)probe_peek_rows, METH_NOARGS, peek_rows_doc},
     {"read_loops", (PyCFunction)probe_read_loops, METH_NOARGS, read_loops_doc},
     {"wait_begins", (PyCFunction)probe_wait_begins, METH_O, wait_begins_doc},
     {"read_waits", (PyCFunction)probe_read_waits, METH_NOARGS, read_waits_doc},

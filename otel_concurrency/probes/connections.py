@@ -254,15 +254,32 @@ class ConnectionProbe:
 
     def read(self) -> list[ConnectionRow]:
         """Return each row, exemplars drained."""
+        return self._rows_by(Histogram.read)
+
+    def peek(self) -> list[ConnectionRow]:
+        """Return each row, exemplars left where they are."""
+        return self._rows_by(Histogram.peek)
+
+    def _rows_by(self, state: Callable[[Histogram], HistogramState]) -> list[ConnectionRow]:
         timeouts = self._timeouts.read()
         with self._lock:
             rows = []
             for name, row in list(self._rows.items()):
                 while row.slow_waits:
                     row.wait_times.observe(*row.slow_waits.popleft())
-                times = (row.wait_times.read(), row.use_times.read(), row.create_times.read())
+                times = (state(row.wait_times), state(row.use_times), state(row.create_times))
                 rows.append(ConnectionRow(name, timeouts.get((name,), 0), *times))
             return rows
+
+    def holders(self, now_ns: int) -> list[tuple[str, Holder]]:
+        """Return who has connections, with the name of each one's pool, of each pool the longest first."""
+        pools = [(reference(), pool) for reference, pool, _ in list(self._watched.values())]
+        return [
+            (pool.name, holder)
+            for anchor, pool in pools
+            if anchor is not None
+            for holder in pool.holders(now_ns)
+        ]
 
     def levels(self) -> list[tuple[str, ConnectionLevel]]:
         """Return the name of each live pool, and how full it is."""

@@ -48,6 +48,7 @@ class GilProbe:
         """Begin at zero, as a forked child must."""
         self.wait_ns = 0
         self.probes = 0
+        self._since_taken_ns = 0
         self._overshoots: deque[int] = deque(maxlen=_BASELINE_PROBES)
         self._longest: deque[tuple[int, int]] = deque(maxlen=WINDOW_NS // _SLICE_NS)
 
@@ -55,6 +56,7 @@ class GilProbe:
         """Count one wait, and return it."""
         self.wait_ns += wait_ns
         self.probes += 1
+        self._since_taken_ns = max(self._since_taken_ns, wait_ns)
         began_ns = self._clock() // _SLICE_NS
         if not self._longest or self._longest[-1][0] != began_ns:
             self._longest.append((began_ns, wait_ns))
@@ -73,6 +75,11 @@ class GilProbe:
         baseline_ns = min(self._overshoots, default=_FIRST_BASELINE_NS)
         self._overshoots.append(late_ns)
         return self.add(max(0, late_ns - baseline_ns))
+
+    def take_longest_ns(self) -> int:
+        """Return the longest wait since this was last asked, ns; for one who asks."""
+        longest_ns, self._since_taken_ns = self._since_taken_ns, 0
+        return longest_ns
 
     def max_ns(self) -> int:
         """Return the longest wait of the last minute, ns."""

@@ -12,7 +12,7 @@ import math
 import sys
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 SCALE = 3
 """Eight buckets an octave: a quantile is at most 4.5 % off, half of `2 ** (1 / 8) - 1`."""
@@ -199,8 +199,12 @@ class Histogram:
 
     def read(self) -> HistogramState:
         """Return the state, and drain the exemplars into it."""
-        self.sort_in()
         exemplars, self._exemplars = self._exemplars, {}
+        return replace(self.peek(), exemplars=tuple(exemplars.values()))
+
+    def peek(self) -> HistogramState:
+        """Return the state without exemplars, which stay for whoever reads."""
+        self.sort_in()
         buckets = self._buckets
         count = sum(buckets) + self._zero_count
         first = next(_used(buckets), 0)
@@ -213,7 +217,6 @@ class Histogram:
             self._zero_count,
             first,
             tuple(buckets[first : last + 1]),
-            tuple(exemplars.values()),
         )
 
 
@@ -241,4 +244,32 @@ def merge_states(one: HistogramState, other: HistogramState) -> HistogramState:
         first,
         tuple(counts),
         one.exemplars + other.exemplars,
+    )
+
+
+def state_since(before: HistogramState, now: HistogramState) -> HistogramState:
+    """Return the state of what came between two readings of one histogram; its extremes are estimates.
+
+    They are the bounds of their buckets, but for a largest value that is larger than before: that is exact.
+    """
+    if now.count < before.count:  # it began anew
+        return now
+    counts = list(now.bucket_counts)
+    for position, count in enumerate(before.bucket_counts, before.first_position - now.first_position):
+        counts[position] -= count
+    used = [offset for offset, count in enumerate(counts) if count]
+    zeros = now.zero_count - before.zero_count
+    if not used:
+        return HistogramState(count=zeros, zero_count=zeros)
+    first, last = used[0], used[-1]
+    low, high = now.first_position + first, now.first_position + last
+    bound_ns = round(upper_bound_s(high) * 1e9)
+    return HistogramState(
+        count=now.count - before.count,
+        sum_ns=now.sum_ns - before.sum_ns,
+        min_ns=0 if zeros else round(upper_bound_s(low - 1) * 1e9),
+        max_ns=now.max_ns if now.max_ns > before.max_ns else min(bound_ns, now.max_ns),
+        zero_count=zeros,
+        first_position=low,
+        bucket_counts=tuple(counts[first : last + 1]),
     )

@@ -129,6 +129,14 @@ class HttpPoolProbe:
                 for server, histogram in self._waits.items()
             ]
 
+    def peek(self) -> list[ServerRow]:
+        """Return the same, exemplars left where they are."""
+        with self._lock:
+            return [
+                ServerRow(server, self._timeouts[server], histogram.peek())
+                for server, histogram in self._waits.items()
+            ]
+
     def within_limits(self, levels: Iterable[HttpPoolLevel]) -> list[HttpPoolLevel]:
         """Return levels with no more names and servers in them than are kept apart."""
         with self._lock:

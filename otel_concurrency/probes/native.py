@@ -18,9 +18,11 @@ from otel_concurrency.probes.tasks import (
     LoopRow,
     SlowStep,
     SpanPlan,
+    TaskCount,
     TaskNumbers,
     TaskRow,
     Untracked,
+    merge_counts,
     merge_loops,
     merge_rows,
 )
@@ -106,6 +108,14 @@ class NativeTaskProbe(Untracked):
     def read_rows(self) -> list[TaskRow]:
         """Return each row, exemplars drained, no function twice."""
         return merge_rows([*map(_row, self._native.read_rows()), *self._foreign.read_rows()])
+
+    def peek_rows(self) -> list[TaskCount]:
+        """Return the numbers of each row, exemplars left where they are, no function twice."""
+        seen = [
+            TaskCount._make((*numbers, histogram_state(finished), True))
+            for *numbers, finished in self._native.peek_rows()
+        ]
+        return merge_counts([*seen, *self._foreign.peek_rows()])
 
     def read_loops(self) -> list[LoopRow]:
         """Return the tasks of each live loop; the id of the row of all loops beyond the limit is None."""

@@ -14,6 +14,7 @@ from otel_concurrency.probes.work import (
     MAX_ERROR_TYPES,
     MAX_FUNCTIONS,
     MAX_POOLS,
+    PoolCount,
     PoolKind,
     PoolProbe,
     PoolRow,
@@ -70,6 +71,20 @@ class NativeWorkProbe:
     def read(self) -> list[PoolRow]:
         """Return each row, exemplars drained."""
         return [_row(read) for read in self._native.read()]
+
+    def peek(self) -> list[PoolCount]:
+        """Return the numbers of each row, exemplars left where they are."""
+        return [
+            PoolCount(
+                name,
+                kind,
+                submitted,
+                histogram_state(queued),
+                histogram_state(sent),
+                merge_run_times((function, histogram_state(times)) for function, times in run),
+            )
+            for name, kind, submitted, queued, sent, run in self._native.peek()
+        ]
 
     def reset(self) -> None:
         """Begin at zero, as a forked child must; work submitted before it counts nowhere any more."""

@@ -25,13 +25,14 @@ from otel_concurrency.probes.crossing import Replacement
 from otel_concurrency.probes.histogram import Histogram
 from otel_concurrency.probes.loops import LoopIndex
 from otel_concurrency.probes.pure_creation import EMPTY, End, ToldEnd, creation
-from otel_concurrency.probes.pure_rows import LoopTasks, Row, read_ended, read_row
+from otel_concurrency.probes.pure_rows import LoopTasks, Row, peek_row, read_ended, read_row
 from otel_concurrency.probes.tasks import (
     OTHER,
     BeginSpan,
     LoopRow,
     SlowStep,
     SpanPlan,
+    TaskCount,
     TaskNumbers,
     TaskRow,
     TaskSpan,
@@ -363,6 +364,13 @@ class PureTaskProbe(Untracked):
             # After what has ended: a task that ends meanwhile counts in neither, so never in both.
             live = Counter(row for loop in self._loops for row in list(loop.live.values()))
             return [read_row(row, durations, live[row]) for row, durations in ended]
+
+    def peek_rows(self) -> list[TaskCount]:
+        """Return the numbers of each row, exemplars left where they are."""
+        self.bury()
+        with self.lock:
+            live = Counter(row for loop in self._loops for row in list(loop.live.values()))
+            return [peek_row(row, live[row]) for row in self.rows.values()]
 
     def read_loops(self) -> list[LoopRow]:
         """Return the live tasks of each loop; the id of the row of all loops beyond the limit is None."""

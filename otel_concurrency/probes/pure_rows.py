@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from otel_concurrency.probes.histogram import Histogram, HistogramState
-from otel_concurrency.probes.tasks import TaskRow
+from otel_concurrency.probes.tasks import TaskCount, TaskRow
 
 if TYPE_CHECKING:
     from otel_concurrency.probes.pure import PureTaskProbe
@@ -104,4 +104,22 @@ def read_row(row: Row, ended: tuple[HistogramState, HistogramState, HistogramSta
         failed_durations=failed,
         start_delays=steps.start_delays.read() if steps is not None else _NOTHING,
         step_durations=steps.durations.read() if steps is not None else _NOTHING,
+    )
+
+
+def peek_row(row: Row, live: int) -> TaskCount:
+    """Return the numbers of a row of which so many tasks are alive; nothing is drained."""
+    finished = row.finished_durations.peek()
+    others = (row.cancelled_durations, row.failed_durations)
+    done = finished.count + sum(each.peek().count for each in others) + row.destroyed
+    steps = row.steps
+    return TaskCount(
+        row.function,
+        max(row.created, done + live),
+        done,
+        live,
+        steps.steps if steps is not None else 0,
+        steps.busy_ns if steps is not None else 0,
+        finished,
+        sees_steps=steps is not None,
     )

@@ -27,6 +27,7 @@ from otel_concurrency.probes.work import (
     MAX_FUNCTIONS,
     MAX_POOLS,
     OTHER,
+    PoolCount,
     PoolKind,
     PoolRow,
     merge_run_times,
@@ -70,6 +71,16 @@ class _Row:
             self.queue_times.read(),
             self.transfer_times.read(),
             merge_run_times((name, times.read()) for name, times in self.run_times.items()),
+        )
+
+    def peek(self) -> PoolCount:
+        return PoolCount(
+            self.name,
+            self.kind,
+            self.submitted,
+            self.queue_times.peek(),
+            self.transfer_times.peek(),
+            merge_run_times((name, times.peek()) for name, times in self.run_times.items()),
         )
 
 
@@ -140,6 +151,18 @@ class PureWorkProbe:
             if is_ours:
                 self._catch_up()
             return [row.read() for row in list(self._rows.values())]
+        finally:
+            if is_ours:
+                lock.release()
+
+    def peek(self) -> list[PoolCount]:
+        """Return the numbers of each row, exemplars left where they are."""
+        lock = self._lock
+        is_ours = lock.acquire(timeout=READER_PATIENCE_S)
+        try:
+            if is_ours:
+                self._catch_up()
+            return [row.peek() for row in list(self._rows.values())]
         finally:
             if is_ours:
                 lock.release()

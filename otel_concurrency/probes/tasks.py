@@ -6,6 +6,7 @@ import asyncio
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from operator import add
 from types import CodeType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -58,6 +59,30 @@ class TaskRow:
     failed_durations: HistogramState
     start_delays: HistogramState
     step_durations: HistogramState
+
+
+class TaskCount(NamedTuple):
+    """What is asked of a row every now and then, for less than all of it; nothing is drained.
+
+    Attributes:
+        function: As in `TaskRow`.
+        created: Tasks made.
+        done: Tasks that have ended, however they did.
+        live: Tasks not done.
+        steps: Steps begun.
+        busy_ns: Time inside steps, ns.
+        finished: Creation to end of those that returned.
+        sees_steps: Whether `steps` and `busy_ns` are kept at all.
+    """
+
+    function: str
+    created: int
+    done: int
+    live: int
+    steps: int
+    busy_ns: int
+    finished: HistogramState
+    sees_steps: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,6 +299,10 @@ class TaskProbe(Protocol):
         """Return each row, exemplars drained, no function twice."""
         ...
 
+    def peek_rows(self) -> list[TaskCount]:
+        """Return the numbers of each row, exemplars left where they are, no function twice."""
+        ...
+
     def read_loops(self) -> list[LoopRow]:
         """Return the tasks of each live loop."""
         ...
@@ -313,6 +342,26 @@ def merge_rows(rows: Iterable[TaskRow]) -> list[TaskRow]:
     for row in rows:
         known = merged.get(row.function)
         merged[row.function] = row if known is None else _add_rows(known, row)
+    return list(merged.values())
+
+
+def merge_counts(rows: Iterable[TaskCount]) -> list[TaskCount]:
+    """Add up rows of one name."""
+    merged: dict[str, TaskCount] = {}
+    for row in rows:
+        known = merged.get(row.function)
+        merged[row.function] = (
+            row
+            if known is None
+            else TaskCount._make(
+                (
+                    row.function,
+                    *map(add, known[1:6], row[1:6]),
+                    merge_states(known.finished, row.finished),
+                    known.sees_steps or row.sees_steps,
+                )
+            )
+        )
     return list(merged.values())
 
 

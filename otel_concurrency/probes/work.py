@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import Context, ContextVar
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from otel_concurrency.probes.crossing import Crossing, Observer
 from otel_concurrency.probes.histogram import HistogramState, merge_states
@@ -75,6 +75,17 @@ class PoolLevel:
     idle: int | None = None
     limit: int | None = None
     queued: int | None = None
+
+
+class PoolCount(NamedTuple):
+    """What is asked of a row every now and then; nothing is drained. Fields are as in `PoolRow`."""
+
+    name: str
+    kind: str
+    submitted: int
+    queue_times: HistogramState
+    transfer_times: HistogramState
+    run_times: Mapping[str, HistogramState]
 
 
 class Work(Protocol):
@@ -257,6 +268,10 @@ class WorkProbe(Protocol):
 
     def read(self) -> list[PoolRow]:
         """Return each row, exemplars drained."""
+        ...
+
+    def peek(self) -> list[PoolCount]:
+        """Return the numbers of each row, exemplars left where they are."""
         ...
 
     def reset(self) -> None:

@@ -47,6 +47,7 @@ class FailureReports:
         self.start_unix_ns = self._clock()
         self._lock = threading.Lock()  # another thread may have held it at the fork
         self._is_awake = False
+        self._functions: dict[tuple[str, str], str] = {}
 
     def wake(self, may_act: bool) -> None:
         """See to it that what is noted is told: here and now, or on a thread.
@@ -80,6 +81,11 @@ class FailureReports:
             points.append((labels | {names.ERROR_TYPE: error_type} if error_type else labels, count))
         return [SumReading(names.FAILURES, points)]
 
+    def seen(self) -> dict[tuple[str, str], tuple[int, str]]:
+        """Return how many failures there were of each kind and type, and whose the last one was."""
+        counts = self._failures.counts.read()
+        return {key: (count, self._functions.get(key, "")) for key, count in counts.items()}
+
     def _tell_soon(self) -> None:
         with self._lock:
             self._is_awake = False
@@ -93,6 +99,7 @@ class FailureReports:
                 self._failures.lost += 1
 
     def _tell(self, failure: Failure) -> None:
+        self._functions[failure.kind, failure.error_type] = failure.coroutine or failure.place.function
         context = _context_of(failure)
         attributes = _attributes(failure)
         span = trace.get_current_span(context)

@@ -98,6 +98,17 @@ THREAD_ID = "thread.id"
 THREAD_NAME = "thread.name"
 TASK_NAME = "asyncio.task.name"
 REQUEST_ID = "request_id"
+DIAGNOSIS_RULE = "concurrency.diagnosis.rule"
+DIAGNOSIS_SEVERITY = "concurrency.diagnosis.severity"
+DIAGNOSIS_SUBJECT = "concurrency.diagnosis.subject"
+DIAGNOSIS_BOTTLENECK = "concurrency.diagnosis.bottleneck"
+DIAGNOSIS_CULPRIT = "concurrency.diagnosis.culprit"
+DIAGNOSIS_ADVICE = "concurrency.diagnosis.advice"
+DIAGNOSIS_EVIDENCE = "concurrency.diagnosis.evidence"
+DIAGNOSIS_CONFIDENCE = "concurrency.diagnosis.confidence"
+DIAGNOSIS_SUPPRESSED = "concurrency.diagnosis.suppressed"
+DIAGNOSIS_TRACES = "concurrency.diagnosis.traces"
+DIAGNOSIS_SENTENCE = "concurrency.diagnosis.sentence"
 LOG_OUTCOME = "otel_concurrency.log.outcome"
 LOG_DROPPED = "otel_concurrency.log.dropped"
 
@@ -109,6 +120,17 @@ ATTRIBUTE_MEANINGS = {
     SYNC_NAME: "where it was made, `module:line`, or `_other` beyond 50; only with "
     "`OTEL_PYTHON_CONCURRENCY_SYNC_WAITS=names`",
     QUEUE_NAME: "where it was made, `module:line`, or `_other` beyond 50: of all queues made there together",
+    DIAGNOSIS_RULE: "the rule that has found it, see `docs/diagnosis.md`",
+    DIAGNOSIS_SEVERITY: "`info`, `warn` or `crit`",
+    DIAGNOSIS_SUBJECT: "what it is about: `loop 0`, `process`, the name of a pool or of a function",
+    DIAGNOSIS_BOTTLENECK: "`io_wait`, `gil`, `contention` or `granularity`; only with a finding of these",
+    DIAGNOSIS_CULPRIT: "who is to blame, in a few words",
+    DIAGNOSIS_ADVICE: "what to do next",
+    DIAGNOSIS_EVIDENCE: "JSON: a list of `name`, `value`, `unit` and `threshold`",
+    DIAGNOSIS_CONFIDENCE: "`exact`, or `sampled n=` and the number of looks",
+    DIAGNOSIS_SUPPRESSED: "rules that it explains away",
+    DIAGNOSIS_TRACES: "ids of traces that were affected, five at most",
+    DIAGNOSIS_SENTENCE: "the finding, in words",
     EVENTLOOP_TYPE: "`selector`, `proactor`, `uvloop`, `winloop`, `trio` or `other`",
     LOOP_STATE: "`idle`: waiting for events; `active`: the rest of the time that the loop ran",
     ITERATION_KIND: "how it began. `blocking`: with a wait for events; `polling`: callbacks being due, with "
@@ -318,6 +340,17 @@ _FAILURE_MEANINGS = {
     "python.executor.future.unretrieved": "A pool's failed future was let go of with nobody looking",
     "opentelemetry.context.detach_failed": "OpenTelemetry could not leave a context where it was entered",
 }
+DIAGNOSIS_OPENED = "concurrency.diagnosis.opened"
+DIAGNOSIS_UPDATED = "concurrency.diagnosis.updated"
+DIAGNOSIS_CLOSED = "concurrency.diagnosis.closed"
+DIAGNOSIS_SPAN_EVENT = "concurrency.diagnosis"
+DIAGNOSIS_SPAN_ATTRIBUTES = (DIAGNOSIS_RULE, DIAGNOSIS_SEVERITY, DIAGNOSIS_SENTENCE)
+"""What that event on open requests says."""
+_DIAGNOSIS = (
+    *(DIAGNOSIS_RULE, DIAGNOSIS_SEVERITY, DIAGNOSIS_SUBJECT, DIAGNOSIS_BOTTLENECK, DIAGNOSIS_CULPRIT),
+    *(DIAGNOSIS_ADVICE, DIAGNOSIS_EVIDENCE, DIAGNOSIS_CONFIDENCE, DIAGNOSIS_SUPPRESSED, DIAGNOSIS_TRACES),
+    *(*_PLACE, CODE_STACKTRACE),
+)
 POOL_EXHAUSTED = "db.client.connection.pool.exhausted"
 
 EVENTS = {
@@ -333,6 +366,12 @@ EVENTS = {
         )
         for event in dict.fromkeys(FAILURE_EVENTS.values())
     },
+    DIAGNOSIS_OPENED: (
+        "Something is wrong, in words; `concurrency.diagnosis.evidence` is JSON, see `docs/diagnosis.md`",
+        _DIAGNOSIS,
+    ),
+    DIAGNOSIS_UPDATED: ("It has become worse, or somebody else is to blame for it now", _DIAGNOSIS),
+    DIAGNOSIS_CLOSED: ("It was not seen for six windows, or the program ends", _DIAGNOSIS),
     POOL_EXHAUSTED: (
         "Somebody waited for a connection in vain, until the pool gave up; one in 10 s of each pool",
         (CONNECTION_POOL, POOL_WAIT_TIME, CONNECTION_HOLDERS, SUPPRESSED),
@@ -944,6 +983,20 @@ TIMEOUTS_EXPIRED = Instrument(
     "Timeouts that have cancelled a task: of `asyncio.timeout` and `asyncio.wait_for`, and deadlines of trio",
     (CODE_FUNCTION_NAME,),
 )
+DIAGNOSIS_ACTIVE = Instrument(
+    "concurrency.diagnosis.active",
+    "1",
+    "gauge",
+    "1 while something of the kind is wrong, 0 once it is over",
+    (DIAGNOSIS_RULE, DIAGNOSIS_SEVERITY),
+)
+DIAGNOSIS_DETECTIONS = Instrument(
+    "concurrency.diagnosis.detections",
+    "{detection}",
+    "counter",
+    "Findings that were opened",
+    (DIAGNOSIS_RULE,),
+)
 FAILURES = Instrument(
     "python.failures",
     "{failure}",
@@ -1060,6 +1113,8 @@ INSTRUMENTS = (
     LIMIT_REJECTED,
     SHUTDOWN_DURATION,
     TIMEOUTS_EXPIRED,
+    DIAGNOSIS_ACTIVE,
+    DIAGNOSIS_DETECTIONS,
     FAILURES,
     LOG_RECORDS,
     OVERHEAD_TIME,

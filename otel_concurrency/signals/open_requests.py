@@ -60,6 +60,10 @@ class OpenRequests(SpanProcessor):
         """Know none: those of a parent process are not ours."""
         self._open = {}
 
+    def spans(self) -> list[Span]:
+        """Return those that are open, the oldest first."""
+        return [request.span for request in list(self._open.values())]
+
     def tell(self, stall: Stall, *, is_over: bool = False) -> None:
         """Tell those that wait for a stall to end; from the thread that watches."""
         origin = stall.origin if isinstance(stall.origin, Context) else Context()

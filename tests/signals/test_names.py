@@ -41,7 +41,8 @@ def test_every_name_stands_once():
         name
         for name in listed
         if not re.fullmatch(
-            r"(asyncio|celery|python|cpython|process|http|db\.client|otel_concurrency)(\.[a-z_]+)+", name
+            r"(asyncio|celery|concurrency|python|cpython|process|http|db\.client|otel_concurrency)(\.[a-z_]+)+",
+            name,
         )
     ] == []
 
@@ -56,6 +57,7 @@ def test_every_attribute_has_a_meaning():
         names.TASK_SPAN_ATTRIBUTES,
         names.REQUEST_ATTRIBUTES,
         names.CANCELLATION_ATTRIBUTES,
+        names.DIAGNOSIS_SPAN_ATTRIBUTES,
         *(keys for _, keys in names.EVENTS.values()),
     )
     assert used == set(names.ATTRIBUTE_MEANINGS)

@@ -83,6 +83,28 @@ class StallListener(Protocol):
         ...
 
 
+class StallListeners:
+    """Several listeners in the place of one."""
+
+    def __init__(self, *listeners: StallListener) -> None:
+        self.all = listeners
+
+    def stall_seen(self, stall: Stall) -> None:
+        """A stall is on."""
+        for listener in self.all:
+            listener.stall_seen(stall)
+
+    def stall_goes_on(self, stall: Stall) -> None:
+        """It was looked at again."""
+        for listener in self.all:
+            listener.stall_goes_on(stall)
+
+    def stall_ended(self, stall: Stall) -> None:
+        """It is over."""
+        for listener in self.all:
+            listener.stall_ended(stall)
+
+
 class Culprits:
     """Names who runs in a loop's thread, while that thread does not go on.
 

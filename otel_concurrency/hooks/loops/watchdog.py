@@ -99,6 +99,11 @@ class Watchdog:
         make_watch: Makes what the thread waits with.
         threshold_ns: From when on an iteration is a stall.
         gil: Counts what the thread waits for the GIL.
+
+    Attributes:
+        also: Called after each tick, in the thread, while loops run; must not raise. It returns when to
+            come again, in s, where that is to be sooner than usual.
+        also_s: When to come for the first time, likewise.
     """
 
     def __init__(
@@ -111,6 +116,8 @@ class Watchdog:
         self._runs: Runs = ()
         self._undo: list[Callable[[], None]] = []
         self._is_on = False
+        self.also: Callable[[], float | None] | None = None
+        self.also_s: float | None = None
         self._begin()
 
     def __repr__(self) -> str:
@@ -236,10 +243,12 @@ class Watchdog:
 
     def _watch_loops(self, watch: Watch) -> None:
         sooner_s: float | None = None
+        also_s = self.also_s
         try:
             while watch is self._watch and not self._is_stopping:
                 runs = self._runs
-                timeout_ns = int((sooner_s or random.uniform(*TICK_S)) * 1e9) if runs else _NEVER_NS
+                tick_s = min(sooner_s or random.uniform(*TICK_S), also_s or TICK_S[1])
+                timeout_ns = int(tick_s * 1e9) if runs else _NEVER_NS
                 loops = [Watched(run.timed.timer, run.cpu_clock, run.native_id) for run in runs]
                 # While a stall is being followed, it is not to end the wait.
                 wake = watch.wait(loops, timeout_ns, POLL_NS, _NEVER_NS if sooner_s else self._threshold_ns)
@@ -250,6 +259,8 @@ class Watchdog:
                     wake = self._with_gil_wait(wake)
                     ended = self._take_ended()
                     sooner_s = self._listener.tick(runs, wake, ended) if runs or ended else None
+                if self.also is not None and runs:
+                    also_s = self.also()
         finally:
             with self._ticking:
                 self._listener.stop()

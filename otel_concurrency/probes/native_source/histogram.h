@@ -281,4 +281,13 @@ done:
     return result;
 }
 
+/* The same without exemplars, which stay where they are. */
+static PyObject *
+histogram_peek(Histogram *histogram)
+{
+    Histogram seen = *histogram;
+    seen.exemplar_count = 0;
+    return histogram_read(&seen);
+}
+
 #endif

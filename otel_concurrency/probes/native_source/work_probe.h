@@ -35,12 +35,12 @@ work_probe_pool(WorkProbe *probe, PyObject *args)
 }
 
 static PyObject *
-run_times_read(WorkRow *row)
+run_times_read(WorkRow *row, PyObject *(*read)(Histogram *))
 {
     PyObject *result = PyList_New(0);
     for (Py_ssize_t i = 0; result != NULL && i < row->function_count; i++) {
         PyObject *name = Py_NewRef(row->functions[i]->name);
-        PyObject *times = histogram_read(&row->functions[i]->run_times);
+        PyObject *times = read(&row->functions[i]->run_times);
         PyObject *item = times != NULL ? PyTuple_Pack(2, name, times) : NULL;
         Py_DECREF(name);
         Py_XDECREF(times);
@@ -66,7 +66,7 @@ work_probe_read(WorkProbe *probe, PyObject *Py_UNUSED(ignored))
         unsigned long long numbers[] = {row->submitted, row->finished, row->cancelled, row->rejected, row->abandoned};
         PyObject *parts[] = {
             PyDict_Copy(row->failed),          PyDict_Copy(row->unretrieved),        PyDict_Copy(row->crashes),
-            histogram_read(&row->queue_times), histogram_read(&row->transfer_times), run_times_read(row),
+            histogram_read(&row->queue_times), histogram_read(&row->transfer_times), run_times_read(row, histogram_read),
         };
         int ok = 1;
         for (size_t k = 0; k < Py_ARRAY_LENGTH(parts); k++) {
@@ -79,6 +79,35 @@ work_probe_read(WorkProbe *probe, PyObject *Py_UNUSED(ignored))
         for (size_t k = 0; k < Py_ARRAY_LENGTH(parts); k++) {
             Py_XDECREF(parts[k]);
         }
+        if (item == NULL || PyList_Append(result, item) < 0) {
+            Py_CLEAR(result);
+        }
+        Py_XDECREF(item);
+    }
+    return result;
+}
+
+PyDoc_STRVAR(work_peek_doc,
+"peek()\n--\n\n"
+"Return (pool name, kind, submitted, queue times, transfer times, run times) of each row; nothing is drained.");
+
+static PyObject *
+work_probe_peek(WorkProbe *probe, PyObject *Py_UNUSED(ignored))
+{
+    PyObject *result = PyList_New(0);
+    clock_adjust(&probe->state->clock);
+    for (Py_ssize_t i = 0; result != NULL && i < probe->row_count; i++) {
+        WorkRow *row = probe->rows[i];
+        unsigned long long submitted = row->submitted;
+        PyObject *queued = histogram_peek(&row->queue_times);
+        PyObject *transferred = queued != NULL ? histogram_peek(&row->transfer_times) : NULL;
+        PyObject *run = transferred != NULL ? run_times_read(row, histogram_peek) : NULL;
+        PyObject *item = run != NULL
+                             ? Py_BuildValue("(OOKOOO)", row->name, row->kind, submitted, queued, transferred, run)
+                             : NULL;
+        Py_XDECREF(queued);
+        Py_XDECREF(transferred);
+        Py_XDECREF(run);
         if (item == NULL || PyList_Append(result, item) < 0) {
             Py_CLEAR(result);
         }
@@ -241,6 +270,7 @@ work_probe_dealloc(WorkProbe *probe)
 static PyMethodDef work_probe_methods[] = {
     {"pool", (PyCFunction)work_probe_pool, METH_VARARGS, work_pool_doc},
     {"read", (PyCFunction)work_probe_read, METH_NOARGS, work_read_doc},
+    {"peek", (PyCFunction)work_probe_peek, METH_NOARGS, work_peek_doc},
     {"reset", (PyCFunction)work_probe_reset, METH_NOARGS, work_reset_doc},
     {NULL, NULL, 0, NULL},
 };
