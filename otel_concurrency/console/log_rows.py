@@ -8,11 +8,12 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from otel_concurrency.console.attributes import (
     HIGHEST_NS,
     attributes_json,
+    bounded_json,
     hex_id,
+    name,
     plain,
     resource_key,
     scope_key,
-    to_json,
 )
 from otel_concurrency.console.schema import LOGS, Batch, LogRow
 
@@ -52,9 +53,9 @@ def _add(record: LogRecord, resource: int, scope: int, batch: Batch) -> None:
         time_ns=record.time_unix_nano or record.observed_time_unix_nano,
         observed_ns=record.observed_time_unix_nano,
         severity_number=max(0, record.severity_number),
-        severity=record.severity_text or _severity(record.severity_number),
-        body=to_json(plain(record.body)),
-        event_name=record.event_name,
+        severity=name(record.severity_text) or _severity(record.severity_number),
+        body=bounded_json(plain(record.body)),
+        event_name=name(record.event_name),
         trace_id=trace_id,
         span_id=span_id if trace_id else None,
         flags=record.flags,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any, TypeAlias
@@ -19,7 +20,9 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import (
 
 from otel_concurrency.console.attributes import (
     HIGHEST_NS,
+    bounded_list_json,
     hex_id,
+    name,
     number,
     plain,
     resource_key,
@@ -35,6 +38,9 @@ TEMPORALITIES = {
     AggregationTemporality.AGGREGATION_TEMPORALITY_DELTA: "delta",
     AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE: "cumulative",
 }
+MAX_BUCKETS = 10_000
+"""Of a histogram; the SDK's exponential ones have 160 at most."""
+
 LOWEST_SCALE, HIGHEST_SCALE = -10, 20
 """Scales that exponential histograms use; outside of them a bucket's bound is no number any more."""
 
@@ -85,9 +91,9 @@ def _add_metric(metric: Metric, resource: int, scope: int, batch: Batch, max_ite
         row = PointRow(
             resource_key=resource,
             scope_key=scope,
-            name=metric.name,
-            unit=metric.unit,
-            description=metric.description,
+            name=name(metric.name),
+            unit=name(metric.unit),
+            description=name(metric.description),
             kind=kind,
             temporality=temporality,
             monotonic=data.is_monotonic if kind == "sum" else None,
@@ -108,10 +114,12 @@ def _numbers(point: Point) -> dict[str, Any] | str:
         return _histogram(point)
     if isinstance(point, ExponentialHistogramDataPoint):
         return _exponential_histogram(point)
+    if len(point.quantile_values) > MAX_BUCKETS:
+        return f"more than {MAX_BUCKETS} quantiles"
     quantiles = [[item.quantile, number(item.value)] for item in point.quantile_values]
     return {
         "value_count": point.count,
-        "value_sum": point.sum,
+        "value_sum": _finite(point.sum),
         "distribution": to_json({"quantiles": quantiles}),
     }
 
@@ -120,17 +128,20 @@ def _number(point: NumberDataPoint) -> dict[str, Any]:
     kind = point.WhichOneof("value")
     value = getattr(point, kind) if kind else None
     return {
-        "value": None if value is None else float(value),
+        "value": None if value is None else _finite(float(value)),
         "int_value": value if kind == "as_int" else None,
+        "distribution": None if value is None or math.isfinite(value) else to_json({"value": number(value)}),
         "exemplars": _exemplars_json(point.exemplars),
     }
 
 
 def _histogram(point: HistogramDataPoint) -> dict[str, Any] | str:
+    if len(point.bucket_counts) > MAX_BUCKETS:
+        return f"more than {MAX_BUCKETS} buckets"
     bounds, counts = list(point.explicit_bounds), list(point.bucket_counts)
     if len(counts) != (len(bounds) + 1 if bounds or counts else 0):
         return "bucket counts that do not fit the bounds"
-    if any(low >= high for low, high in pairwise(bounds)):
+    if any(not low < high for low, high in pairwise(bounds)) or any(map(math.isnan, bounds)):
         return "bounds that do not grow"
     distribution = {"bounds": [number(bound) for bound in bounds], "counts": counts}
     return _statistics(point) | {"distribution": to_json(distribution)}
@@ -139,6 +150,8 @@ def _histogram(point: HistogramDataPoint) -> dict[str, Any] | str:
 def _exponential_histogram(point: ExponentialHistogramDataPoint) -> dict[str, Any] | str:
     if not LOWEST_SCALE <= point.scale <= HIGHEST_SCALE:
         return f"a scale outside {LOWEST_SCALE} to {HIGHEST_SCALE}"
+    if max(len(point.positive.bucket_counts), len(point.negative.bucket_counts)) > MAX_BUCKETS:
+        return f"more than {MAX_BUCKETS} buckets"
     distribution = {
         "scale": point.scale,
         "zero_count": point.zero_count,
@@ -152,15 +165,19 @@ def _exponential_histogram(point: ExponentialHistogramDataPoint) -> dict[str, An
 def _statistics(point: HistogramDataPoint | ExponentialHistogramDataPoint) -> dict[str, Any]:
     return {
         "value_count": point.count,
-        "value_sum": point.sum if point.HasField("sum") else None,
-        "value_min": point.min if point.HasField("min") else None,
-        "value_max": point.max if point.HasField("max") else None,
+        "value_sum": _finite(point.sum) if point.HasField("sum") else None,
+        "value_min": _finite(point.min) if point.HasField("min") else None,
+        "value_max": _finite(point.max) if point.HasField("max") else None,
         "exemplars": _exemplars_json(point.exemplars),
     }
 
 
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
 def _exemplars_json(exemplars: Iterable[Exemplar]) -> str:
-    return to_json(
+    text, _ = bounded_list_json(
         [
             {
                 "time_ns": exemplar.time_unix_nano,
@@ -174,3 +191,4 @@ def _exemplars_json(exemplars: Iterable[Exemplar]) -> str:
             for exemplar in exemplars
         ]
     )
+    return text

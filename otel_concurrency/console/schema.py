@@ -86,7 +86,8 @@ class LogRow(NamedTuple):
 class PointRow(NamedTuple):
     """One data point of a metric.
 
-    `value` is a sum's or a gauge's, `int_value` the same where it was sent as an integer. The others fill
+    `value` is a sum's or a gauge's, `int_value` the same where it was sent as an integer; none where it is no
+    number, which `distribution` then names as `{"value": "NaN"}`. The others fill
     `value_count`, `value_sum`, `value_min`, `value_max` and `distribution`: `{"bounds", "counts"}` of a
     histogram; `{"scale", "zero_count", "zero_threshold", "positive", "negative"}` of an exponential one, the
     last two with `{"offset", "counts"}`; `{"quantiles"}` of a summary.

@@ -8,16 +8,18 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from otel_concurrency.console.attributes import (
     HIGHEST_NS,
     attributes_json,
+    bounded_list_json,
     hex_id,
+    name,
     plain,
     resource_key,
     scope_key,
-    to_json,
 )
 from otel_concurrency.console.schema import SPANS, Batch, SpanRow
 
 KINDS = ("unspecified", "internal", "server", "client", "producer", "consumer")
 STATUSES = ("unset", "ok", "error")
+HIGHEST_COUNT = 2**32 - 1
 
 
 def span_batch(request: ExportTraceServiceRequest, size_bytes: int, max_items: int) -> Batch:
@@ -52,32 +54,34 @@ def _add(span: Span, resource: int, scope: int, batch: Batch) -> None:
         return batch.reject("a parent_span_id that is not 8 bytes")
     if max(span.start_time_unix_nano, span.end_time_unix_nano) > HIGHEST_NS:
         return batch.reject("a time after the year 2262")
+    events, left_out_events = _events_json(span) if span.events else ("[]", 0)
+    links, left_out_links = _links_json(span) if span.links else ("[]", 0)
     row = SpanRow(
         resource_key=resource,
         scope_key=scope,
         trace_id=trace_id,
         span_id=span_id,
         parent_span_id=parent_id,
-        trace_state=span.trace_state,
+        trace_state=name(span.trace_state),
         flags=span.flags,
-        name=span.name,
+        name=name(span.name),
         kind=KINDS[span.kind] if 0 <= span.kind < len(KINDS) else KINDS[0],
         start_ns=span.start_time_unix_nano,
         end_ns=span.end_time_unix_nano,
         status=STATUSES[span.status.code] if 0 <= span.status.code < len(STATUSES) else STATUSES[0],
-        status_message=span.status.message,
+        status_message=name(span.status.message),
         attributes=attributes_json(span.attributes),
-        events=_events_json(span) if span.events else "[]",
-        links=_links_json(span) if span.links else "[]",
+        events=events,
+        links=links,
         dropped_attributes=span.dropped_attributes_count,
-        dropped_events=span.dropped_events_count,
-        dropped_links=span.dropped_links_count,
+        dropped_events=min(span.dropped_events_count + left_out_events, HIGHEST_COUNT),
+        dropped_links=min(span.dropped_links_count + left_out_links, HIGHEST_COUNT),
     )
     return batch.rows.append(row)
 
 
-def _events_json(span: Span) -> str:
-    return to_json(
+def _events_json(span: Span) -> tuple[str, int]:
+    return bounded_list_json(
         [
             {
                 "time_ns": event.time_unix_nano,
@@ -89,8 +93,8 @@ def _events_json(span: Span) -> str:
     )
 
 
-def _links_json(span: Span) -> str:
-    return to_json(
+def _links_json(span: Span) -> tuple[str, int]:
+    return bounded_list_json(
         [
             {
                 "trace_id": link.trace_id.hex(),

@@ -249,6 +249,6 @@ class Store:
         except _PASSING as error:
             raise StoreError(f"nothing can be kept in {self._path} now: {error}") from error
         except (duckdb.Error, ValueError, TypeError, OverflowError) as error:
-            for batch in batches:
-                self._tables.shelves[batch.table.name].rejected += len(batch.rows)
+            if len(batches) == 1:  # of several it is one; they are tried again, each for itself
+                self._tables.shelves[batches[0].table.name].rejected += len(batches[0].rows)
             raise Unstorable(str(error)) from error

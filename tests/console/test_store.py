@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import duckdb
 import pytest
 
 from otel_concurrency.console import Store, StoreError, TableCounts
+from otel_concurrency.console import store as store_module
 from otel_concurrency.console import tables as tables_module
 from otel_concurrency.console.schema import LOGS, POINTS, RESOURCES, SCOPES, SPANS, Batch, PointRow, SpanRow
 from otel_concurrency.console.span_rows import span_batch
@@ -208,3 +211,99 @@ def test_every_table_has_its_name() -> None:
         "logs",
         "metric_points",
     ]
+
+
+class _Before2:
+    """A connection as DuckDB 1 has it: without an appender."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self._connection = connection
+
+    def __getattr__(self, name: str) -> object:
+        if name == "appender":
+            raise AttributeError(name)
+        return getattr(self._connection, name)
+
+
+def test_rows_go_in_without_an_appender_as_with_one() -> None:
+    stored = []
+    for as_before in (False, True):
+        with Store() as store:
+            if as_before:
+                store._tables._connection = _Before2(store._tables._connection)  # type: ignore[assignment]
+            store.insert(batch_of(3, size_bytes=100))
+            store.insert(batch_of(1))
+            stored.append(store.query("SELECT * EXCLUDE received_ns FROM spans ORDER BY id"))
+    assert stored[0] == stored[1]
+    assert [row[:2] for row in stored[0]] == [(0, 34), (1, 33), (2, 33), (3, 0)]
+
+
+def test_old_rows_go_when_asked_and_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_ns = 1_000_000_000_000
+    monkeypatch.setattr(
+        store_module, "time", SimpleNamespace(time_ns=lambda: now_ns, monotonic=time.monotonic)
+    )
+    with Store(max_rows=4, max_age_s=60) as store:
+        store.insert(batch_of(2, name="old"))
+        now_ns += 50_000_000_000
+        store.insert(batch_of(3, name="young"))
+        assert store.counts()["spans"] == TableCounts(stored=4, received=5, evicted=1, rejected=0)
+        now_ns += 20_000_000_000
+        store.expire()
+        assert names(store) == ["young 0", "young 1", "young 2"]
+        assert store.counts()["spans"] == TableCounts(stored=3, received=5, evicted=1, rejected=0, expired=1)
+
+
+def test_age_and_size_are_known_after_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now_ns = 1_000_000_000_000
+    monkeypatch.setattr(
+        store_module, "time", SimpleNamespace(time_ns=lambda: now_ns, monotonic=time.monotonic)
+    )
+    path = tmp_path / "telemetry.duckdb"
+    with Store(path) as store:
+        store.insert(batch_of(2, name="first", size_bytes=600))
+        now_ns += 50_000_000_000
+        store.insert(batch_of(2, name="second", size_bytes=300))
+    with Store(path, max_bytes=1000, max_age_s=60) as store:
+        store.insert(batch_of(1, name="third", size_bytes=200))
+        assert names(store) == ["second 0", "second 1", "third 0"]
+        now_ns += 20_000_000_000
+        store.expire()
+        assert names(store) == ["second 0", "second 1", "third 0"]
+        now_ns += 41_000_000_000
+        store.expire()
+        assert names(store) == []
+        assert store.counts()["spans"] == TableCounts(stored=0, received=1, evicted=2, rejected=0, expired=3)
+
+
+def test_one_batch_cannot_spoil_those_that_share_its_commit() -> None:
+    with Store() as store:
+        broken = batch_of(2, name="broken")
+        broken.rows[1] = broken.rows[1]._replace(start_ns="no number")
+        good = [batch_of(2, name="good"), batch_of(1, name="better")]
+        group = [store_module._Waiting(batch) for batch in (good[0], broken, good[1])]
+        with store._writing:
+            store._store(group)
+        assert [type(it.error) for it in group] == [type(None), Unstorable, type(None)]
+        assert names(store) == ["good 0", "good 1", "better 0"]
+        assert store.counts()["spans"] == TableCounts(stored=3, received=3, evicted=0, rejected=2)
+
+
+def test_a_cleared_store_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "telemetry.duckdb"
+    with Store(path, max_rows=4) as store:
+        store.insert(batch_of(4, name="before"))
+        store.clear()
+        assert names(store) == []
+        assert store.query("SELECT count(*) FROM resources") == [(0,)]
+        store.insert(batch_of(2, name="after"))
+        assert names(store) == ["after 0", "after 1"]
+        assert store.counts()["spans"] == TableCounts(stored=2, received=6, evicted=0, rejected=0)
+
+
+def test_a_reader_does_not_wait_for_the_writer() -> None:
+    with Store() as store:
+        store.insert(batch_of(1))
+        with store._writing:
+            assert len(names(store)) == 1
+            assert store.counts()["spans"].stored == 1
