@@ -26,6 +26,7 @@ FLOORS = {  # room or module at the top of the package: its floor
     "diagnosis": 1,
     "hooks": 1,
     "snapshot": 1,
+    "timeline": 1,
     "signals": 2,
     "instrumentors": 3,
     "distro": 4,
@@ -37,7 +38,7 @@ FLOORS = {  # room or module at the top of the package: its floor
     "endpoints": 5,
     "pytest_plugin": 5,
 }
-WITHOUT_OPENTELEMETRY = ("diagnosis", "snapshot")
+WITHOUT_OPENTELEMETRY = ("diagnosis", "snapshot", "timeline")
 MODULES = sorted(ROOT.rglob("*.py"))
 
 

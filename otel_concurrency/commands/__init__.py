@@ -16,4 +16,5 @@ NAMES = (
     "tree",
     "top",
     "diagnose",
+    "record",
 )  # in the order in which the help lists them

@@ -13,14 +13,13 @@ from otel_concurrency.diagnosis import records
 from otel_concurrency.diagnosis.board import BOARD
 from otel_concurrency.endpoints.health import loops_now
 from otel_concurrency.endpoints.request import Request
-from otel_concurrency.endpoints.response import Response, json_response, refusal
-from otel_concurrency.endpoints.routes import Route, add_route, find_route
+from otel_concurrency.endpoints.response import Response, json_response
+from otel_concurrency.endpoints.routes import Route, add_route
 from otel_concurrency.snapshot import Snapshot
 from otel_concurrency.snapshot.live_tasks import LiveTask
 
 MAX_TASKS = 100_000
 DEFAULT_TASKS = 1_000
-TRACE = "/debug/trace"
 
 _HEAD = ("taken_unix_ns", "took_s", "pid", "python", "troubles")
 _PARTS: dict[str, tuple[tuple[str, ...], str]] = {
@@ -55,8 +54,6 @@ class Debugging:
             add_route(Route(path, self._part(parts), meaning))
         add_route(Route("/debug/snapshot", self.whole, "all of it at once: ?limit=1000"))
         add_route(Route("/debug/diagnose", diagnose, "what is wrong, by whom, and what helps"))
-        if find_route(TRACE) is None:
-            add_route(Route(TRACE, _no_trace, "the last seconds, for Perfetto: ?seconds=5", is_quick=True))
 
     def tasks(self, request: Request) -> Response:
         """Tell of tasks."""
@@ -98,10 +95,6 @@ class Debugging:
 def diagnose(request: Request) -> Response:
     """Tell what was found, and which loops are blocked at this moment: no window has judged that yet."""
     return json_response(BOARD.now.to_data() | {"loops": loops_now()})
-
-
-def _no_trace(request: Request) -> Response:
-    return refusal(501, "this program records none")
 
 
 def _limit(request: Request) -> int:

@@ -30,6 +30,7 @@ from otel_concurrency.endpoints.routes import Route, add_route
 from otel_concurrency.endpoints.scraping import Metrics
 from otel_concurrency.endpoints.server import Server
 from otel_concurrency.endpoints.site import Site, is_loopback
+from otel_concurrency.endpoints.trace import Tracing
 from otel_concurrency.hooks import fork
 from otel_concurrency.hooks.ending.shutdown_notice import ShutdownNotice
 from otel_concurrency.hooks.interpreters import is_main_interpreter
@@ -146,6 +147,7 @@ class Service:
             )
         )
         Debugging().add_routes()
+        Tracing().add_routes()
         if self._has_metrics:
             add_route(Route("/metrics", self._metrics, "all metrics, for Prometheus, with exemplars"))
 

@@ -16,6 +16,9 @@ from tests.commands.answering import CIRCLE, HEALTHY, answering, answers
 Captured = pytest.CaptureFixture[str]
 
 
+FIRST = "Task-1 shop.check_out waiting 12.5 s 250 ms 1,234 lock (timeout) shop:12 ≥ 3.00 s"
+
+
 @pytest.fixture(autouse=True)
 def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody else's programs are found here; and lines are long enough."""
@@ -32,8 +35,7 @@ def test_ps_lists_tasks(capsys: Captured) -> None:
     lines = [" ".join(line.split()) for line in out.out.splitlines()]
     assert lines == [
         "task coroutine state age busy steps waits for at trace",
-        "Task-1 shop.check_out waiting 12.5 s 250 ms 1,234 "
-        "lock (timeout) shop:12 ≥ 3.00 s shop.py:31 4bf92f35",
+        f"{FIRST} shop.py:31 4bf92f35",
         "refill [31m shop.refill waiting,orphan 1.00 s - - gather",
         "Task-3 shop.fetch running - - - shop.py:7",
     ]
