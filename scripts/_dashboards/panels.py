@@ -111,7 +111,13 @@ def heat(title: str, expression: str, span: int = HALF, description: str = "") -
 
 
 def tile(
-    title: str, unit: str, expression: str, *, bad_from: float | None = None, description: str = ""
+    title: str,
+    unit: str,
+    expression: str,
+    *,
+    span: int = TILE,
+    bad_from: float | None = None,
+    description: str = "",
 ) -> stat.Panel:
     """Return one number; red from `bad_from` on."""
     steps = [Threshold(value=None, color="green")]
@@ -124,7 +130,7 @@ def tile(
         .datasource(PROMETHEUS)
         .unit(unit)
         .no_value("none")
-        .span(TILE)
+        .span(span)
         .height(TILE_HEIGHT)
         .thresholds(dashboard.ThresholdsConfig().steps(steps))
         .with_target(prometheus.Dataquery().ref_id("A").expr(expression).instant())

@@ -12,6 +12,7 @@ from otel_concurrency.signals import names
 THREAD_SYNC = (prometheus_label(names.THREAD_SYNC_TYPE),)
 QUEUE = (prometheus_label(names.QUEUE_NAME),)
 HTTP_STATE = prometheus_label(names.HTTP_CONNECTION_STATE)
+LIMITER = (prometheus_label(names.LIMITER_NAME),)
 SESSION = (prometheus_label(names.HTTP_POOL_NAME),)
 
 
@@ -129,6 +130,21 @@ def board() -> Dashboard:
                 (total(names.QUEUE_LIMIT, QUEUE), f"limit {legend(QUEUE)}"),
                 description="One that only grows: those who take are slower than those who put.",
             ),
+        ),
+    )
+    row(
+        "Limiters",
+        waits,
+        (
+            graph(
+                "Calls under way",
+                "short",
+                (total(names.LIMIT_IN_USE, LIMITER), legend(LIMITER)),
+                (total(names.LIMIT_RECOMMENDED, LIMITER), f"limit {legend(LIMITER)}"),
+                (total(names.LIMIT_WAITING, LIMITER), f"waiting {legend(LIMITER)}"),
+                description="Of otel_concurrency.AdaptiveLimiter: how many it lets through, by itself.",
+            ),
+            graph("Calls, refused", "ops", (rate(names.LIMIT_REJECTED, LIMITER), legend(LIMITER))),
         ),
     )
     return waits

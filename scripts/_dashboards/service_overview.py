@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import functools
+
+from _prometheus_names import prometheus_label
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 
 from _dashboards.event_loop import time_of_loops
-from _dashboards.panels import frame, graph, heat, log_lines, row, tile
-from _dashboards.promql import gil_wait, matches, quantile, rate, seconds, series, total
+from _dashboards.panels import frame, graph, heat, log_lines, row
+from _dashboards.panels import tile as any_tile
+from _dashboards.promql import gil_wait, legend, matches, quantile, rate, seconds, series, total
 from otel_concurrency.signals import names
 
 CALLS = "traces_span_metrics_calls_total"
 DURATION = "traces_span_metrics_duration_seconds"
 SERVED = 'span_kind="SPAN_KIND_SERVER"'
 FAILED = f'{SERVED},status_code="STATUS_CODE_ERROR"'
+
+# Eight in a line.
+tile = functools.partial(any_tile, span=3)
 
 # Span metrics are the gateway's, which knows a service and not its processes.
 OF_SERVICE = 'job=~"$job",'
@@ -28,7 +35,9 @@ def board() -> Dashboard:
     calls = f"rate({CALLS}{{{OF_SERVICE}{SERVED}}}[$__rate_interval])"
     failed = f"rate({CALLS}{{{OF_SERVICE}{FAILED}}}[$__rate_interval])"
     durations = f"rate({DURATION}{{{OF_SERVICE}{SERVED}}}[$__rate_interval])"
+    critical = matches(names.DIAGNOSIS_SEVERITY, "crit")
     stalled = seconds(names.EVENTLOOP_STALL_DURATION)
+    found = (prometheus_label(names.DIAGNOSIS_RULE), prometheus_label(names.DIAGNOSIS_SEVERITY))
     row(
         "How it is",
         overview,
@@ -39,6 +48,20 @@ def board() -> Dashboard:
                 'count(ALERTS{alertstate="firing",job=~"$job"}) or vector(0)',
                 bad_from=1,
                 description="What of collector-config/rules fires now; docs/alerts.md tells what it means.",
+            ),
+            tile(
+                "Findings",
+                "short",
+                f"{total(names.DIAGNOSIS_ACTIVE)} or vector(0)",
+                bad_from=1,
+                description="What the diagnosis in the processes says is wrong now; docs/diagnosis.md.",
+            ),
+            tile(
+                "Critical",
+                "short",
+                f"{total(names.DIAGNOSIS_ACTIVE, where=critical)} or vector(0)",
+                bad_from=1,
+                description="Of these, the ones that hold somebody up for long.",
             ),
             tile("Requests", "reqps", f"sum({calls})", description="From the gateway's span metrics."),
             tile("Failed", "percentunit", f"(sum({failed}) or vector(0)) / sum({calls})", bad_from=0.01),
@@ -56,6 +79,24 @@ def board() -> Dashboard:
                 f"{stalled} or vector(0)",
                 bad_from=0.02,
                 description="How much of the time some event loop stood still.",
+            ),
+        ),
+    )
+    row(
+        "Findings",
+        overview,
+        (
+            graph(
+                "What is wrong",
+                "short",
+                (f"{total(names.DIAGNOSIS_ACTIVE, ('instance', *found))} > 0", legend((*found, "instance"))),
+                stacked=True,
+                description="By rule and severity; who is to blame, and the advice, are in the log.",
+            ),
+            graph(
+                "Findings, opened",
+                "ops",
+                (rate(names.DIAGNOSIS_DETECTIONS, found[:1]), legend(found[:1])),
             ),
         ),
     )

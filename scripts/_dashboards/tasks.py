@@ -6,13 +6,26 @@ from _prometheus_names import prometheus_label
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 
 from _dashboards.panels import HALF, THIRD, frame, graph, heat, row, rows
-from _dashboards.promql import FUNCTION, LOOP, alive, legend, matches, quantile, rate, seconds, series, total
+from _dashboards.promql import (
+    FUNCTION,
+    LOOP,
+    alive,
+    legend,
+    matches,
+    per_second,
+    quantile,
+    rate,
+    seconds,
+    series,
+    total,
+)
 from otel_concurrency.signals import names
 
 STATE = prometheus_label(names.TASK_STATE)
 OUTCOME = prometheus_label(names.TASK_OUTCOME)
 ERROR = prometheus_label(names.ERROR_TYPE)
 KIND = prometheus_label(names.FAILURE_KIND)
+CALL = prometheus_label(names.FUNCTION_OUTCOME)
 
 
 def board() -> Dashboard:
@@ -132,6 +145,23 @@ def board() -> Dashboard:
                 "short",
                 (total(names.TASKS_UNTRACKED, ("instance",)), "{{instance}}"),
                 span=HALF,
+            ),
+        ),
+    )
+    row(
+        "Functions that are timed",
+        tasks,
+        (
+            graph(
+                "Calls",
+                "ops",
+                (per_second(names.FUNCTION_DURATION, (*FUNCTION, CALL)), legend((*FUNCTION, CALL))),
+                description="Of functions that are decorated with otel_concurrency.timed.",
+            ),
+            graph(
+                "Calls, p99",
+                "s",
+                (quantile(0.99, names.FUNCTION_DURATION, FUNCTION), legend(FUNCTION)),
             ),
         ),
     )

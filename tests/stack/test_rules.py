@@ -59,5 +59,5 @@ def test_every_alert_has_its_chapter_in_the_docs() -> None:
 def test_every_alert_says_how_bad_it_is() -> None:
     severities = {rule["alert"]: rule["labels"]["severity"] for rule in groups("alerts")}
     critical = {alert for alert, severity in severities.items() if severity == "critical"}
-    assert critical == {"EventLoopStalledLong", "PoolTimeouts"}
+    assert critical == {"EventLoopStalledLong", "PoolTimeouts", "FindingCritical"}
     assert set(severities.values()) == {"critical", "warning"}
