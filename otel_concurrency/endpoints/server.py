@@ -75,6 +75,11 @@ class Server:
         state = "running" if self._thread is not None else "stopped"
         return f"<Server [{state}, {len(self._connections)} connections, {self._workers} workers]>"
 
+    @property
+    def is_running(self) -> bool:
+        """Whether a thread serves."""
+        return self._thread is not None
+
     def start(self) -> None:
         """Serve, from a thread of ours; goes on where `pause` left off.
 

@@ -2,7 +2,8 @@
 
 The first process listens at once. A forked child does when it shows that it has work of its own: a loop runs,
 something is measured or recorded; many children never do. It takes a port of its own, and the listening
-socket of its parent is closed in it. Around a fork the thread is gone (`hooks/fork.py` tells why).
+socket of its parent is closed in it. Where it is the only thread beside the one that forks, it is gone for
+the time of the fork.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import asyncio
 import atexit
 import logging
 import os
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -35,6 +37,7 @@ from otel_concurrency.hooks import fork
 from otel_concurrency.hooks.ending.shutdown_notice import ShutdownNotice
 from otel_concurrency.hooks.interpreters import is_main_interpreter
 from otel_concurrency.instrumentors import event_loops
+from otel_concurrency.probes import quiet_thread
 from otel_concurrency.probes.loop_time import TimedLoop
 from otel_concurrency.signals import late_threads
 from otel_concurrency.signals.names import ENDPOINT_URL
@@ -192,10 +195,14 @@ class Service:
             _logger.debug("%r: this process is not announced there: %s", self._directory, error)
 
     def _pause(self) -> None:
-        if self._server is not None:
+        # CPython 3.12 and later warn a process that forks with threads: not because of ours. Where there are
+        # others it does so anyway, and older ones never do.
+        if self._server is not None and sys.version_info >= (3, 12) and not _has_other_threads():
             self._server.pause(_PAUSE_S)
 
     def _resume_soon(self) -> None:
+        if self._server is None or self._server.is_running:
+            return
         # CPython counts the threads after a fork, to warn of them, and from 3.14 on after this.
         try:
             asyncio.get_running_loop().call_soon_threadsafe(self._resume)
@@ -224,6 +231,15 @@ class Service:
         if server is not None:
             self._directory.withdraw(os.getpid())
             server.stop()
+
+
+def _has_other_threads() -> bool:
+    """Whether this process has threads that are neither ours nor the one that asks."""
+    try:
+        there = set(map(int, os.listdir("/proc/self/task")))
+    except OSError:
+        return threading.active_count() > 1
+    return bool(there - quiet_thread.native_ids - {threading.get_native_id()})
 
 
 def _resource_of(provider: Any) -> Resource:
