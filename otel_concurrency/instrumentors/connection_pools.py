@@ -18,6 +18,8 @@ from otel_concurrency.probes.readers import READERS
 from otel_concurrency.signals.connection_metrics import ConnectionMetrics
 from otel_concurrency.signals.connection_waits import ConnectionWaits
 from otel_concurrency.signals.producer import default_producer
+from otel_concurrency.snapshot.pool_list import database_pools
+from otel_concurrency.snapshot.sources import SOURCES
 
 
 class Hook(Protocol):
@@ -73,6 +75,7 @@ class ConnectionPoolInstrumentor(BaseInstrumentor):
             READERS.offer("connections", probe.peek),
             READERS.offer("connection_levels", probe.levels),
             READERS.offer("holders", probe.holders),
+            SOURCES.add(pools=lambda: database_pools(probe)),
         )
 
     def _uninstrument(self, **kwargs: Any) -> None:

@@ -21,6 +21,7 @@ from otel_concurrency.probes.loops import LOOP_IDS
 from otel_concurrency.probes.readers import READERS
 from otel_concurrency.signals.loop_metrics import LoopMetrics
 from otel_concurrency.signals.producer import default_producer
+from otel_concurrency.snapshot.sources import SOURCES
 
 _observers: tuple[RunObserver, ...] = ()
 _hook: EventLoopHook | None = None
@@ -90,7 +91,11 @@ class EventLoopInstrumentor(BaseInstrumentor):
             exceptions.reset()
             metrics.begin()
 
-        self._undo = (fork.in_child(begin_in_child), READERS.offer("loops", times.read))
+        self._undo = (
+            fork.in_child(begin_in_child),
+            READERS.offer("loops", times.read),
+            SOURCES.add(loops=times.timed_loops),
+        )
 
     def _uninstrument(self, **kwargs: Any) -> None:
         global _hook, _times

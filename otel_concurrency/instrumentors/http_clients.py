@@ -18,6 +18,8 @@ from otel_concurrency.signals.current_context import get_current
 from otel_concurrency.signals.http_pool_metrics import HttpPoolMetrics, server_labels
 from otel_concurrency.signals.pool_waits import tell_wait
 from otel_concurrency.signals.producer import default_producer
+from otel_concurrency.snapshot.pool_list import http_pools
+from otel_concurrency.snapshot.sources import SOURCES
 
 
 class HttpClientInstrumentor(BaseInstrumentor):
@@ -53,6 +55,7 @@ class HttpClientInstrumentor(BaseInstrumentor):
             fork.in_child(begin_in_child),
             READERS.offer("http_waits", probe.peek),
             READERS.offer("http_levels", levels),
+            SOURCES.add(pools=lambda: http_pools(levels())),
         )
         for hook in self._hooks:
             hook.install()

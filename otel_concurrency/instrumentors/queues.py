@@ -18,6 +18,7 @@ from otel_concurrency.signals import providers
 from otel_concurrency.signals.producer import default_producer
 from otel_concurrency.signals.queue_links import QueueLinks
 from otel_concurrency.signals.wait_metrics import QueueMetrics
+from otel_concurrency.snapshot.sources import SOURCES
 
 
 class QueueInstrumentor(BaseInstrumentor):
@@ -51,6 +52,7 @@ class QueueInstrumentor(BaseInstrumentor):
             default_producer().register(metrics)
             hooks.append(creations)
             undo.append(lambda: default_producer().unregister(metrics))
+            undo.append(SOURCES.add(named=creations.alive, sites=creations.site))
         if config.queue_links:
             links = QueueLinks()
             hooks.append(QueueItemHook(links))

@@ -16,6 +16,7 @@ from otel_concurrency.probes.readers import READERS
 from otel_concurrency.probes.tasks import TaskProbe
 from otel_concurrency.signals.producer import default_producer
 from otel_concurrency.signals.wait_metrics import HoldMetrics
+from otel_concurrency.snapshot.sources import SOURCES
 
 SyncHook = WaitHook | AnyIOWaitHook | TrioWaitHook | CreationHook | HoldHook
 
@@ -45,9 +46,11 @@ class SyncWaits:
             waits = WaitHook(probe, creations.site, kinds)
             self._holds = HoldTimes(probe.wait_names)
             self._metrics = HoldMetrics(self._holds)
-            self.hooks = (creations, waits, HoldHook(self._holds, waits.number), *others)
+            holds = HoldHook(self._holds, waits.number)
+            self.hooks = (creations, waits, holds, *others)
             default_producer().register(self._metrics)
             self._withdraw = READERS.offer("holds", self._holds.read_holds)
+            self._forget = SOURCES.add(named=creations.alive, sites=creations.site, holders=holds.holders)
 
     def begin_in_child(self) -> None:
         """Begin at zero, as a forked child must."""
@@ -60,3 +63,4 @@ class SyncWaits:
         if self._holds is not None:
             default_producer().unregister(self._metrics)
             self._withdraw()
+            self._forget()

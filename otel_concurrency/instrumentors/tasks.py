@@ -28,6 +28,8 @@ from otel_concurrency.signals.request_times import RequestTimes
 from otel_concurrency.signals.shutdown_events import count_unfinished
 from otel_concurrency.signals.task_metrics import TaskMetrics
 from otel_concurrency.signals.task_spans import TaskSpans
+from otel_concurrency.signals.task_traces import ids_in
+from otel_concurrency.snapshot.sources import SOURCES
 
 _probe: TaskProbe | None = None
 _slow_ns = 0
@@ -113,6 +115,7 @@ class AsyncioTaskInstrumentor(BaseInstrumentor):
             READERS.offer("waits", probe.read_waits),
             lambda: probe.tell_spans(None),
             waits.leave,
+            SOURCES.add(probes=probe, traces=ids_in),
             lambda: setattr(times, "is_on", False),  # an SDK that is built differently keeps it
         ]
         if config.task_spans != "none" and config.detach_after:

@@ -17,6 +17,7 @@ from otel_concurrency.signals.names import UNFINISHED_WORK_ITEMS
 from otel_concurrency.signals.producer import default_producer
 from otel_concurrency.signals.shutdown_events import count_unfinished
 from otel_concurrency.signals.work_metrics import ReadLevels, WorkMetrics
+from otel_concurrency.snapshot.sources import SOURCES
 
 
 class SharedWork:
@@ -39,6 +40,7 @@ class SharedWork:
         self.forget_fork = fork.in_child(self._begin_in_child)
         self.forget_unfinished = count_unfinished(UNFINISHED_WORK_ITEMS, self.metrics.unfinished)
         self.withdraw = READERS.offer("work", self.probe.peek)
+        self.forget_source = SOURCES.add(executors=self.metrics.read_levels)
         self.users = 0
         default_producer().register(self.metrics)
 
@@ -51,6 +53,7 @@ class SharedWork:
         self.forget_fork()
         self.forget_unfinished()
         self.withdraw()
+        self.forget_source()
         default_producer().unregister(self.metrics)
 
 

@@ -283,13 +283,17 @@ class ConnectionProbe:
 
     def levels(self) -> list[tuple[str, ConnectionLevel]]:
         """Return the name of each live pool, and how full it is."""
-        levels: list[tuple[str, ConnectionLevel]] = []
+        return [(pool.name, level) for pool, level in self.pools()]
+
+    def pools(self) -> list[tuple[ConnectionPoolProbe, ConnectionLevel]]:
+        """Return each live pool, and how full it is."""
+        levels: list[tuple[ConnectionPoolProbe, ConnectionLevel]] = []
         for reference, pool, level in list(self._watched.values()):
             anchor = reference()
             if anchor is not None:
                 try:
                     if (found := level(anchor)) is not None:
-                        levels.append((pool.name, found))
+                        levels.append((pool, found))
                 except Exception:
                     self._complain("how full a connection pool is cannot be told")
         return levels

@@ -211,6 +211,10 @@ class LoopTimes:
                 return known
         return None
 
+    def timed_loops(self) -> list[TimedLoop]:
+        """Return those of all loops; takes no lock."""
+        return list(self._loops)
+
     def id_of(self, loop: object) -> tuple[int | None, str]:
         """Return the id and type of a loop that ran, `(None, "other")` of any other; takes no lock."""
         known = self.known(loop)

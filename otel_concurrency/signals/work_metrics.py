@@ -55,7 +55,7 @@ class WorkMetrics:
 
     def unfinished(self) -> int:
         """Count the work items that run, or wait, in live pools that can tell."""
-        return sum((level.active or 0) + (level.queued or 0) for level in self._read_levels())
+        return sum((level.active or 0) + (level.queued or 0) for level in self.read_levels())
 
     def watch(self, read_levels: ReadLevels) -> Callable[[], None]:
         """Ask this for the levels of live pools at each collection; returns what takes it back."""
@@ -68,9 +68,10 @@ class WorkMetrics:
 
     def collect(self) -> list[Reading]:
         """Read the probe and the pools once."""
-        return [*_level_readings(self._read_levels()), *_work_readings(self._probe.read())]
+        return [*_level_readings(self.read_levels()), *_work_readings(self._probe.read())]
 
-    def _read_levels(self) -> list[PoolLevel]:
+    def read_levels(self) -> list[PoolLevel]:
+        """Return how full live pools are; what cannot be read is missing, and said once."""
         levels: list[PoolLevel] = []
         for read_levels in self._levels:
             try:

@@ -36,18 +36,19 @@ def _in(waiter: Any, layer: int) -> list[Any]:
         return [task for child in list(waiter._children) for task in _in(child, layer + 1)]
     for callback in callbacks_of(waiter):
         if type(callback) is FunctionType and callback.__name__ == TELLS_OF_SHIELD:
-            return [task for each in _closed_over(callback) for task in _in(each, layer + 1)]
+            return _in(_inner(callback), layer + 1)
     return []
 
 
-def _closed_over(function: FunctionType) -> Iterator[Any]:
-    for cell in function.__closure__ or ():
-        try:
-            held = cell.cell_contents
-        except ValueError:
-            continue
-        if isinstance(held, asyncio.Future):
-            yield held
+def _inner(callback: FunctionType) -> Any:
+    """Return what a `shield` is around."""
+    for name, cell in zip(callback.__code__.co_freevars, callback.__closure__ or (), strict=False):
+        if name == "inner":
+            try:
+                return cell.cell_contents
+            except ValueError:
+                return None
+    return None
 
 
 def _held_tasks(chains: Chains, chain: list[Any]) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -146,7 +147,7 @@ def coroutine_of(task: Any) -> Any:
 
 def is_trios(task: Any) -> bool:
     """Whether a task is trio's."""
-    return type(task).__module__ == "trio._core._run"
+    return type(task) is getattr(sys.modules.get("trio.lowlevel"), "Task", None)
 
 
 def callbacks_of(future: Any) -> list[Any]:

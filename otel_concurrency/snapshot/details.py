@@ -25,6 +25,7 @@ from otel_concurrency.snapshot.sources import SOURCES
 TOLD_FRAMES = 3
 
 _MAX_DEPTH = 200
+_TRAPS = "trio._core._traps"  # in which all of trio waits
 _MAX_REMEMBERED = 5_000
 
 
@@ -153,7 +154,7 @@ class Details:
         )
 
     def _places(self, chain: list[Any]) -> tuple[tuple[FramePlace, ...], FramePlace | None]:
-        innermost = list(reversed(chain))
+        innermost = [each for each in reversed(chain) if self._chains.function(each)[0] != _TRAPS]
         frames = tuple(self._chains.place(each) for each in innermost[:TOLD_FRAMES])
         if any(stacks.is_own_file(frame.file) for frame in frames):
             return frames, None

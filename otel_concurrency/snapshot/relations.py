@@ -117,10 +117,11 @@ class Relations:
     def _ask_others(self, key: int, it: Any, now_ns: int) -> None:
         known = [holding for source in SOURCES.holders for holding in source(it)]
         if known:
-            self._held_ns[key] = now_ns - known[0].since_ns
-        if not self._holders.get(key):
-            owners = [holding.task for holding in known] or [sync_objects.known_owner(it)]
-            self._holders[key] = [id(task) for task in owners if id(task) in self._by_id]
+            self._held_ns[key] = now_ns - known[0][1]
+        owners = [task for task, _ in known] or [sync_objects.known_owner(it)]
+        told = [id(task) for task in owners if id(task) in self._by_id]
+        if told:
+            self._holders[key] = told
 
     def add_what_python_knows(self) -> None:
         """Add who waits for whom as CPython keeps it (3.14), for waits that tell it in no other way."""
@@ -138,7 +139,8 @@ class Relations:
         necessary = [
             edge
             for edge in self.edges
-            if edge.kind in _NECESSARY and (edge.kind != "lock" or len(self._holders[edge.lock or 0]) == 1)
+            if edge.kind in _NECESSARY
+            and (edge.kind != "lock" or len(self._holders.get(edge.lock or 0, ())) == 1)
         ]
         if not cycles(necessary):
             return ()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import Context
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from otel_concurrency.probes.loop_time import TimedLoop
 from otel_concurrency.probes.tasks import TaskNumbers
@@ -25,13 +25,6 @@ class Probe(Protocol):
         ...
 
 
-class Holding(NamedTuple):
-    """Who has a lock: the task, None if that is not known, and since when, `time.monotonic_ns()`."""
-
-    task: Any
-    since_ns: int
-
-
 class Sources:
     """What a snapshot asks, each in the order in which it was added; replaced, never changed.
 
@@ -40,9 +33,8 @@ class Sources:
         traces: Return the ids of trace and span that a context is in, hexadecimal, or None.
         sites: Return where an object was made, `module:line`, or None.
         named: Go through locks and queues that are known by name.
-        holders: Return who has a lock, for the longest time first.
+        holders: Return the tasks that have a lock, and since when, by `time.monotonic_ns()`.
         loops: Return the loops that are timed.
-        runners: Return the runs of trio, of which each has `tasks`.
         executors: Return how full executors are.
         pools: Return connection pools.
     """
@@ -52,9 +44,8 @@ class Sources:
         self.traces: tuple[Callable[[Context], tuple[str, str] | None], ...] = ()
         self.sites: tuple[Callable[[object], str | None], ...] = ()
         self.named: tuple[Callable[[], Iterator[tuple[Any, str]]], ...] = ()
-        self.holders: tuple[Callable[[object], list[Holding]], ...] = ()
+        self.holders: tuple[Callable[[object], list[tuple[Any, int]]], ...] = ()
         self.loops: tuple[Callable[[], Iterable[TimedLoop]], ...] = ()
-        self.runners: tuple[Callable[[], Iterable[Any]], ...] = ()
         self.executors: tuple[Callable[[], Iterable[PoolLevel]], ...] = ()
         self.pools: tuple[Callable[[], Iterable[LivePool]], ...] = ()
 

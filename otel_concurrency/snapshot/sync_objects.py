@@ -24,6 +24,7 @@ _EXITS = ("__aexit__", "__exit__")
 _OWNERS = ("_owner_task", "_owner")  # AnyIO, trio
 _STACKS = (contextlib.AsyncExitStack, contextlib.ExitStack)
 _LOOKED_AT = 8
+_ACQUIRES = ("Lock.acquire", "_LockImpl.acquire")
 
 
 def awaited_object(chains: Chains, chain: list[Any]) -> Any:
@@ -38,7 +39,7 @@ def awaited_object(chains: Chains, chain: list[Any]) -> Any:
             break
         if owner is not None:
             # Who comes back from a condition's wait wants its lock.
-            found, is_lock = owner, chains.function(each)[1] == "Lock.acquire"
+            found, is_lock = owner, chains.function(each)[1] in _ACQUIRES
     return found
 
 
@@ -96,7 +97,8 @@ def exits_in(
 
 def is_entering(chains: Chains, chain: list[Any]) -> bool:
     """Whether a task waits in an `async with`, whose end it has at hand without having begun."""
-    return any(chains.function(each)[1].endswith("__aenter__") for each in list(reversed(chain))[:3])
+    functions = (chains.function(each) for each in list(reversed(chain))[:_LOOKED_AT])
+    return any(name.endswith(".__aenter__") and module.startswith(_MODULES) for module, name in functions)
 
 
 def site_of(it: object) -> str:

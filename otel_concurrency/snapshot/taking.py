@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from otel_concurrency.probes.loop_time import TimedLoop
-from otel_concurrency.probes.loops import LOOP_IDS
+from otel_concurrency.probes.loops import LOOP_IDS, loop_type
 from otel_concurrency.snapshot import sync_objects
 from otel_concurrency.snapshot.census import Census, Seen
 from otel_concurrency.snapshot.chains import Chains
@@ -42,6 +42,8 @@ MAX_COUNTED = 200_000
 
 _MAY_BE_ORPHANED = sync_objects.KINDS | {"future"}
 _MAX_WAITING = 100  # tasks that wait for the same; with more of them, nobody looks whether they can be woken
+
+_TRIOS_OWN = (("trio._core._run", "Runner.init"), ("trio._core._entry_queue", "EntryQueue.task"))
 
 _T = TypeVar("_T")
 
@@ -133,11 +135,17 @@ class _Taking:
         return found
 
     def _find_tasks(self, timed: list[TimedLoop]) -> list[Any]:
-        loops = [*LOOP_IDS.alive(), *(loop for each in timed if (loop := each.reference()) is not None)]
-        tasks = live_tasks(loops)
-        for runner in self._asked("trio", SOURCES.runners):
-            tasks += [task for task in list(runner.tasks) if task.parent_nursery is not None]
+        running: list[Any] = [loop for each in timed if (loop := each.reference()) is not None]
+        loops: dict[int, Any] = {id(loop): loop for loop in (*LOOP_IDS.alive(), *running)}
+        tasks = live_tasks(loop for loop in loops.values() if loop_type(loop) != "trio")
+        for runner in loops.values():
+            if loop_type(runner) == "trio":
+                tasks += [task for task in list(runner.tasks) if not self._is_trios_own(task)]
         return tasks
+
+    def _is_trios_own(self, task: Any) -> bool:
+        """Whether trio keeps it for itself; there is one of each in every run."""
+        return self._chains.function(task.coro) in _TRIOS_OWN
 
     def _tell(self, seen: list[Seen], in_cycle: set[int]) -> list[LiveTask]:
         details = Details(self._chains, self._relations, self._memory)

@@ -26,8 +26,8 @@ def live_tasks(loops: Iterable[Any] = ()) -> list[Any]:
     """Return the tasks that are not done, no loop left out; those in here live as long as the list.
 
     Args:
-        loops: Those that are known to run; from 3.14 on, the tasks of others are found only where a frame of
-            Python's runs the loop.
+        loops: Those that are known to run; from 3.14 on, the tasks of others are found only where a frame has
+            the loop in a variable.
     """
     found: dict[int, Any] = {}
     for task in paced(_candidates(loops)):
@@ -47,24 +47,20 @@ def _candidates(loops: Iterable[Any]) -> Iterator[Any]:
 
 
 def _loops_in_frames() -> list[Any]:
-    """Return the loops that run in a frame; from 3.13 on, looking into one leaves nothing behind."""
-    found = []
+    """Return the loops in the variables of threads; from 3.13 on, looking there leaves nothing behind."""
+    found: list[Any] = []
     for frame in thread_frames().values():
         each: FrameType | None = frame
         for _ in range(_MAX_FRAMES):
             if each is None:
                 break
-            place = (each.f_globals.get("__name__"), each.f_code.co_name)
-            if place == ("asyncio.base_events", "run_forever"):
-                found.append(each.f_locals.get("self"))
-            elif place == ("asyncio.runners", "run") and "self" in each.f_locals:
-                found.append(getattr(each.f_locals["self"], "_loop", None))
+            found += [it for it in each.f_locals.values() if issubclass(type(it), asyncio.AbstractEventLoop)]
             each = each.f_back
     try:
         found.append(asyncio.get_running_loop())
     except RuntimeError:
         pass
-    return [loop for loop in found if loop is not None]
+    return found
 
 
 def _is_done(task: Any) -> bool:

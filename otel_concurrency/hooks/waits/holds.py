@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
+import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -56,6 +57,11 @@ class HoldHook:
         self._patches.remove()
         self._holders.clear()
 
+    def holders(self, it: object) -> list[tuple[Any, int]]:
+        """Return the tasks that have a lock, and since when; a task that is gone is None."""
+        known = [*(self._holders.get(it) or ())]
+        return [(who() if isinstance(who, weakref.ref) else who, since_ns) for who, since_ns in known]
+
     def _observe_acquire(
         self, kind: int, original: Callable[[Any], Awaitable[bool]], switch: Switch
     ) -> Callable[[Any], Awaitable[bool]]:
@@ -68,7 +74,8 @@ class HoldHook:
                 known = holders.get(self)
                 if known is None:
                     holders.put(self, known := [])
-                known.append((asyncio.current_task() if is_shared else None, now_ns()))
+                task = asyncio.current_task()
+                known.append((task if is_shared else _reference(task), now_ns()))
             return taken
 
         return acquire
@@ -88,6 +95,11 @@ class HoldHook:
                 observe(row_of(kind, number(self)), now_ns() - since_ns)
 
         return release
+
+
+def _reference(task: object) -> object:
+    # Who died without a release is not to live on as its holder.
+    return None if task is None else weakref.ref(task)
 
 
 def _which(holders: list[_Holder]) -> int:
