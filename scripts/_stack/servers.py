@@ -1,4 +1,4 @@
-"""Redis and PostgreSQL, for the tests that talk to real ones: Debian's own packages."""
+"""Redis, PostgreSQL and chromium, for the tests that talk to real ones: Debian's own packages."""
 
 from __future__ import annotations
 
@@ -21,7 +21,11 @@ def _has_postgres() -> bool:
     return any(_POSTGRES.glob("*/bin/postgres"))
 
 
-_PACKAGES = {"redis-server": _has_redis, "postgresql": _has_postgres}
+def _has_chromium() -> bool:
+    return shutil.which("chromium") is not None
+
+
+_PACKAGES = {"redis-server": _has_redis, "postgresql": _has_postgres, "chromium": _has_chromium}
 
 
 def install_servers(tell: Callable[[str], None]) -> bool:
@@ -31,7 +35,7 @@ def install_servers(tell: Callable[[str], None]) -> bool:
         tell: Takes one line of progress.
 
     Returns:
-        Whether both servers are there; without them the tests that need one skip.
+        Whether all are there; without them the tests that need one skip.
     """
     missing = [package for package, is_there in _PACKAGES.items() if not is_there()]
     if not missing:

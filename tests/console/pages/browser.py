@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ class Browser:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
+        self._opened = ExitStack()
         self._number = 0
         self.problems: list[str] = []
         self.requested: list[str] = []
@@ -52,6 +54,7 @@ class Browser:
 
     def close(self) -> None:
         """End chromium."""
+        self._opened.close()
         self._process.kill()
         self._process.wait()
         self._folder.cleanup()
@@ -99,7 +102,7 @@ class Browser:
 
     def click(self, selector: str) -> str:
         """Click what a selector finds, wait until the console has answered, and return the new address."""
-        self.wait_for(f"document.querySelector({json.dumps(selector)})")
+        self.wait_for(f"!!document.querySelector({json.dumps(selector)})")
         self.run(f"document.querySelector({json.dumps(selector)}).click()")
         return self.settle()
 
@@ -141,8 +144,7 @@ class Browser:
             assert time.monotonic() < deadline, "chromium never told its port"
             time.sleep(0.05)
         port, path = port_file.read_text().splitlines()
-        browser = connect(f"ws://127.0.0.1:{port}{path}", max_size=None, open_timeout=WAIT_S)
-        try:
+        with connect(f"ws://127.0.0.1:{port}{path}", max_size=None, open_timeout=WAIT_S) as browser:
             browser.send(
                 json.dumps({"id": 1, "method": "Target.createTarget", "params": {"url": "about:blank"}})
             )
@@ -151,10 +153,8 @@ class Browser:
                 if message.get("id") == 1:
                     target = message["result"]["targetId"]
                     break
-        finally:
-            browser.close()
         page = f"ws://127.0.0.1:{port}/devtools/page/{target}"
-        return connect(page, max_size=None, open_timeout=WAIT_S)
+        return self._opened.enter_context(connect(page, max_size=None, open_timeout=WAIT_S))
 
     def _note(self, message: dict[str, Any]) -> None:
         method, told = message.get("method"), message.get("params", {})
