@@ -101,6 +101,9 @@ typedef struct ModuleState {
     size_t map_used;
     size_t entry_offset; /* of its numbers */
     int watcher; /* -1: none */
+#else
+    PyTypeObject *flag_type; /* a class of tasks that nobody can change, and its `_must_cancel`, a getset descriptor */
+    PyObject *flag;
 #endif
 } ModuleState;
 
@@ -988,6 +991,9 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->task_died);
     Py_VISIT(state->done_type);
     Py_VISIT(state->done);
+#else
+    Py_VISIT(state->flag_type);
+    Py_VISIT(state->flag);
 #endif
     return 0;
 }
@@ -1024,6 +1030,9 @@ module_clear(PyObject *module)
     Py_CLEAR(state->task_died);
     Py_CLEAR(state->done_type);
     Py_CLEAR(state->done);
+#else
+    Py_CLEAR(state->flag_type);
+    Py_CLEAR(state->flag);
 #endif
     return 0;
 }

@@ -118,6 +118,49 @@ proxy_traverse(PyObject *self, visitproc visit, void *arg)
     return 0;
 }
 
+/* Keep how a class answers for `_must_cancel`, if nobody can change that: asyncio's own, in C. */
+static NEVER_INLINE void
+learn_flag(ModuleState *state, PyTypeObject *type)
+{
+    int is_fixed = !PyType_HasFeature(type, Py_TPFLAGS_HEAPTYPE) || PyType_HasFeature(type, Py_TPFLAGS_IMMUTABLETYPE);
+    if (!is_fixed || type->tp_getattro != PyObject_GenericGetAttr) {
+        return;
+    }
+    PyObject *flag = PyObject_GetAttr((PyObject *)type, state->name_must_cancel);
+    if (flag != NULL && Py_IS_TYPE(flag, &PyGetSetDescr_Type)) {
+        Py_INCREF(type);
+        Py_XSETREF(state->flag_type, type);
+        Py_XSETREF(state->flag, flag);
+    }
+    else {
+        Py_XDECREF(flag);
+        PyErr_Clear();
+    }
+}
+
+static int
+must_cancel(ModuleState *state, PyObject *task)
+{
+    PyTypeObject *type = Py_TYPE(task);
+    PyObject *flag;
+    if (type != state->flag_type) {
+        learn_flag(state, type);
+    }
+    if (type == state->flag_type) {
+        PyGetSetDef *defined = ((PyGetSetDescrObject *)state->flag)->d_getset;
+        flag = defined->get(task, defined->closure);
+    }
+    else {
+        flag = PyObject_GetAttr(task, state->name_must_cancel);
+    }
+    if (flag == NULL) {
+        PyErr_Clear();
+        return 0;
+    }
+    Py_DECREF(flag); /* only compared, never used */
+    return flag == Py_True;
+}
+
 /* A coroutine that returned is normally a task that finished, but a task cancelled during its very last step ends
    cancelled (task_step_impl, "Task is cancelled right before coro stops"). */
 static Outcome
@@ -128,16 +171,14 @@ outcome_of_return(Proxy *proxy)
     if (probe->current_tasks == NULL || proxy->live.loop == MAX_LOOPS) {
         return FINISHED;
     }
-    int cancelled = 0;
     PyObject *task = PyDict_GetItemWithError(probe->current_tasks, loop);
-    if (task != NULL) {
-        Py_INCREF(task);
-        PyObject *flag = PyObject_GetAttr(task, probe->state->name_must_cancel);
-        cancelled = flag == Py_True;
-        Py_XDECREF(flag);
-        Py_DECREF(task);
+    if (task == NULL) {
+        PyErr_Clear();
+        return FINISHED;
     }
-    PyErr_Clear();
+    Py_INCREF(task);
+    int cancelled = must_cancel(probe->state, task);
+    Py_DECREF(task);
     return cancelled ? CANCELLED : FINISHED;
 }
 

@@ -114,8 +114,12 @@ span_begin_here(TaskProbe *probe, Row *row, Begun *begun)
         PyErr_Clear();
         return 0;
     }
-    if (current == NULL || !PyDict_Check(current)) {
-        ask = current != NULL;
+    if (current == NULL || (PyDict_Check(current) && PyDict_GET_SIZE(current) == 0)) {
+        Py_XDECREF(current); /* nothing, outside of any span: so are most tasks that nobody asked for */
+        return 1;
+    }
+    if (!PyDict_Check(current)) {
+        ask = 1;
         goto done;
     }
     PyObject *around = PyDict_GetItemWithError(current, probe->span_key);
