@@ -8,7 +8,9 @@ has its id, too.
 
 from __future__ import annotations
 
+import logging
 import random
+import weakref
 from collections.abc import Callable, MutableMapping
 from typing import Any
 
@@ -23,6 +25,7 @@ from opentelemetry.propagators.textmap import (
     default_setter,
 )
 
+from otel_concurrency.hooks.patch import Patch, Switch, switched
 from otel_concurrency.signals.current_context import attach, get_current
 from otel_concurrency.signals.names import REQUEST_ID
 
@@ -32,6 +35,7 @@ MAX_LENGTH = 128
 _KEY = "otel_concurrency.request_id"  # in OpenTelemetry's context
 _BAGGAGE = "request_id"
 
+_logger = logging.getLogger(__name__)
 _installed: RequestIdPropagator | None = None
 
 
@@ -86,26 +90,61 @@ class RequestIdPropagator(TextMapPropagator):
 
 
 def install(header: str, *, in_baggage: bool) -> Callable[[], None]:
-    """Join the global propagator; returns what takes ours out again.
-
-    One that the program sets afterwards, with `set_global_textmap`, is without ours.
-    """
+    """Join the global propagator, and each that the program sets later; returns what takes ours out again."""
     global _installed
     ours = _installed = RequestIdPropagator(header, in_baggage=in_baggage)
-    before = propagate.get_global_textmap()
-    whole = before if isinstance(before, CompositePropagator) else CompositePropagator([before])
-    whole._propagators = [*whole._propagators, ours]
-    if whole is not before:
-        propagate.set_global_textmap(whole)
+    joined = _Joined(ours)
+    propagate.set_global_textmap(joined.with_ours(propagate.get_global_textmap()))
+    patch = Patch(propagate, "set_global_textmap", switched(joined.setting))
+    patch.install()
 
     def leave() -> None:
         global _installed
-        whole._propagators = [each for each in whole._propagators if each is not ours]
-        if propagate.get_global_textmap() is whole:
-            propagate.set_global_textmap(before)
+        patch.remove()
+        propagate.set_global_textmap(joined.without_ours(propagate.get_global_textmap()))
         _installed = None
 
     return leave
+
+
+class _Joined:
+    """The propagators that have ours among them."""
+
+    def __init__(self, ours: RequestIdPropagator) -> None:
+        self._ours = ours
+        # What stands there for whom: a composite for itself, any other has one made around it.
+        self._wholes: weakref.WeakKeyDictionary[CompositePropagator, TextMapPropagator | None] = (
+            weakref.WeakKeyDictionary()
+        )
+
+    def with_ours(self, theirs: TextMapPropagator) -> TextMapPropagator:
+        if not isinstance(theirs, TextMapPropagator):
+            return theirs
+        whole = theirs if isinstance(theirs, CompositePropagator) else CompositePropagator([theirs])
+        if all(each is not self._ours for each in whole._propagators):
+            whole._propagators = [*whole._propagators, self._ours]
+            self._wholes[whole] = None if whole is theirs else theirs
+        return whole
+
+    def without_ours(self, current: TextMapPropagator) -> TextMapPropagator:
+        """Leave them all; returns whom the current one stands for."""
+        theirs = self._wholes.get(current) if isinstance(current, CompositePropagator) else None
+        for whole in list(self._wholes):
+            whole._propagators = [each for each in whole._propagators if each is not self._ours]
+        self._wholes.clear()
+        return current if theirs is None else theirs
+
+    def setting(self, original: Callable[..., None], switch: Switch) -> Callable[..., None]:
+        def set_global_textmap(http_text_format: TextMapPropagator) -> None:
+            whole = http_text_format
+            if switch.is_on:
+                try:
+                    whole = self.with_ours(http_text_format)
+                except Exception:  # one that is built differently is the program's, without request ids
+                    _logger.debug("Requests get no ids from now on", exc_info=True)
+            original(whole)
+
+        return set_global_textmap
 
 
 def request_id_in(context: Context) -> str | None:

@@ -139,6 +139,31 @@ def test_leaving_leaves_the_propagator_as_it_was() -> None:
     assert propagate.get_global_textmap() is single
 
 
+def test_a_propagator_that_the_program_sets_later_is_joined_too() -> None:
+    first = propagate.get_global_textmap()
+    set_before_us = propagate.set_global_textmap
+    leave = request_id.install("x-request-id", in_baggage=False)
+    composite = CompositePropagator([TraceContextTextMapPropagator()])
+    single = TraceContextTextMapPropagator()
+    for theirs in (composite, single, composite, first):
+        propagate.set_global_textmap(theirs)
+        assert served({"x-request-id": ["order-7"]}) == "order-7"
+        propagate.set_global_textmap(propagate.get_global_textmap())  # as who puts back what was there
+        assert repr(vars(propagate.get_global_textmap())).count("RequestIdPropagator") == 1
+        assert propagate.get_global_textmap().fields == theirs.fields
+    propagate.set_global_textmap(http_text_format=single)
+    leave()
+    assert (propagate.get_global_textmap(), propagate.set_global_textmap) == (single, set_before_us)
+    assert [len(each._propagators) for each in (composite, first)] == [1, 1]  # type: ignore[attr-defined]
+
+
+@pytest.mark.usefixtures("installed")
+def test_what_is_no_propagator_is_the_programs_own_trouble() -> None:
+    nothing: Any = None
+    propagate.set_global_textmap(nothing)
+    assert propagate.get_global_textmap() is None
+
+
 @pytest.mark.usefixtures("installed")
 def test_carriers_between_our_own_processes_have_it() -> None:
     for said in ("order-7", "order-8"):
