@@ -10,7 +10,7 @@ from otel_concurrency.console.pages.formats import ago, amount, clock, seconds
 from otel_concurrency.console.pages.markup import Content, Markup, empty, link, tag
 from otel_concurrency.console.pages.overview import nothing_yet
 from otel_concurrency.console.pages.parts import field, filters, function_link, pairs, trace_link
-from otel_concurrency.console.queries.findings import Event, Found, findings
+from otel_concurrency.console.queries.findings import DIAGNOSIS, Event, Found, findings
 from otel_concurrency.console.queries.services import extent
 from otel_concurrency.signals import names
 
@@ -27,7 +27,6 @@ ADVICE = {
     "task_destroyed_pending": "Keep a reference to the task until it is done.",
     "executor_future": "Look at the future's result, or at its exception.",
 }
-_DIAGNOSIS = "concurrency.diagnosis."
 
 
 def findings_page(request: Request) -> list[Block]:
@@ -101,10 +100,12 @@ def _card(request: Request, one: Found) -> Markup:
 def _rows(request: Request, one: Found) -> list[Content]:
     last = one.last
     rows: list[tuple[str, Content]] = []
-    function = last.function or _culprit(last)
-    if function and function != names.UNKNOWN_FUNCTION:
-        rows.append(("culprit", function_link(request.address, last.service, function)))
+    if last.function and last.function != names.UNKNOWN_FUNCTION:
+        rows.append(("culprit", function_link(request.address, last.service, last.function)))
+    elif culprit := last.attributes.get(f"{DIAGNOSIS}culprit"):
+        rows.append(("culprit", str(culprit)))
     for title, key in (
+        ("about", f"{DIAGNOSIS}subject"),
         ("call", names.STALL_CALL),
         ("cause", names.STALL_CAUSE),
         ("task", names.TASK_NAME),
@@ -129,23 +130,17 @@ def _advice(event: Event) -> str:
     return ADVICE.get(str(cause), "")
 
 
-def _culprit(event: Event) -> str:
-    return next(
-        (str(value) for key, value in event.attributes.items() if key.endswith("culprit") and value), ""
-    )
-
-
 def _evidence(event: Event) -> Markup | None:
     """Return the numbers of a diagnosis; other events have theirs in their rows already."""
-    if not event.name.startswith(_DIAGNOSIS):
+    if not event.name.startswith(DIAGNOSIS):
         return None
     told: dict[str, Any] = {}
     for key, value in event.attributes.items():
-        short = key.removeprefix(_DIAGNOSIS)
+        short = key.removeprefix(DIAGNOSIS)
         if short.endswith("evidence") and isinstance(value, str):
             told |= _numbers(value)
-        elif not short.endswith(("advice", "rule", "severity", "sentence")):
-            told[short] = value
+        elif short in ("bottleneck", "confidence", "suppressed") and value:
+            told[short] = ", ".join(map(str, value)) if isinstance(value, list) else value
     return tag("details", tag("summary", "Evidence"), pairs(told), open=True) if told else None
 
 

@@ -78,8 +78,8 @@ def _program(request: Request, answer: Live, seen: Snapshot) -> list[Block]:
             Html(panel("Deadlock: these wait for each other, for good", stuck, class_="finding error"))
         )
     by_id = {task.id: task for task in seen.tasks}
-    blocks.append(Html(panel("Tasks, each above what it waits for", _tree(request, answer, seen, by_id)), 8))
-    blocks.append(Html(_places(request, answer, seen, by_id), 4))
+    blocks.append(Html(panel("Tasks, each above what it waits for", _tree(request, answer, seen, by_id))))
+    blocks.append(Html(_places(request, answer, seen, by_id)))
     return blocks
 
 

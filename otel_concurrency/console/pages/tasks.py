@@ -31,6 +31,9 @@ COLUMNS: dict[str, tuple[str, Sort]] = {
     "steps": ("steps", lambda each: -each.step_count),
     "longest": ("step p99", lambda each: -_quantile(each.steps, 0.99)),
 }
+OUTCOMES = (("failed", "bad"), ("cancelled", ""))
+"""Columns that are left out where nothing ended so."""
+
 MAX_ALIVE = 100
 SLOW_STEP_S = 0.1
 LONG_START_S = 0.1
@@ -78,6 +81,8 @@ def warnings(each: Coroutine) -> list[str]:
 def _list(request: Request, shown: list[Coroutine]) -> Markup:
     address = request.address
     sort = address.get("sort", "busy")
+    ended = {outcome for each in shown for outcome, count in each.outcomes.items() if count}
+    columns = set(COLUMNS) - ({outcome for outcome, _ in OUTCOMES} - ended)
     heads: list[Content] = [
         tag("th", "!"),
         "coroutine",
@@ -85,6 +90,7 @@ def _list(request: Request, shown: list[Coroutine]) -> Markup:
         *(
             tag("th", link(address.with_(sort=key), title, class_="on" if key == sort else None), class_="n")
             for key, (title, _) in COLUMNS.items()
+            if key in columns
         ),
     ]
     rows = []
@@ -94,12 +100,15 @@ def _list(request: Request, shown: list[Coroutine]) -> Markup:
         rows.append(
             row(
                 tag("td", "⚠" if told else "", title="; ".join(told), class_="warn"),
-                link(address.with_(focus=focus), short(each.function, 2), title=each.function),
+                tag("td", _name(address.with_(focus=focus), each.function), class_="fn"),
                 each.service,
                 number(amount(each.live) if each.live else ""),
                 number(amount(each.created)),
-                number(_of(each, "failed"), class_="bad"),
-                number(_of(each, "cancelled")),
+                *(
+                    number(_of(each, outcome), class_=tone)
+                    for outcome, tone in OUTCOMES
+                    if outcome in columns
+                ),
                 number(_told(each.durations, 0.5)),
                 number(_told(each.durations, 0.99)),
                 number(seconds(each.busy_s)),
@@ -113,6 +122,10 @@ def _list(request: Request, shown: list[Coroutine]) -> Markup:
         )
     note = f"{len(shown)} coroutines; numbers are of the range above. Busy share: of the life of their tasks."
     return tag("div", table(heads, rows, class_="list"), tag("p", note, class_="note"))
+
+
+def _name(href: str, function: str) -> Markup:
+    return link(href, short(function, 2), title=function)
 
 
 def _of(each: Coroutine, outcome: str) -> str:

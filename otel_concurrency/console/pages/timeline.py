@@ -32,12 +32,13 @@ def timeline_page(request: Request) -> list[Block]:
         scope = type(scope)(start, max(end, start + 1), scope.services, scope.instances)
     found = timeline(request.reader, scope)
     zoom = _zoom(request, scope.start_ns, scope.end_ns)
+    by_name = request.get("by") == "name"
     if not (found.pieces or found.stalls):
         return [
             Html(zoom),
             Html(empty("Nothing happened in this window", "Go back in time with \u2039, or zoom out.")),
         ]
-    lanes = _lanes(request, found)
+    lanes = _lanes(request, found, by_name=by_name)
     notes = []
     if found.left_out:
         notes.append(
@@ -64,11 +65,14 @@ def _zoom(request: Request, start_ns: int, end_ns: int) -> Markup:
     for title, by in (("\u2039 half a window", -length // 2), ("half a window \u203a", length // 2)):
         href = request.address.with_(range=None, from_=start_ns + by, to=end_ns + by)
         ways.append(link(href, title, class_="button"))
+    for kind, title in (("", "by task"), ("name", "by name")):
+        is_on = request.get("by") == kind
+        ways.append(link(request.address.with_(by=kind), title, class_="button on" if is_on else "button"))
     told = f"{clock(start_ns)} to {clock(end_ns)} UTC, {span_of(length)}"
     return tag("div", ways, tag("span", told, class_="note"), class_="filters")
 
 
-def _lanes(request: Request, found: Timeline) -> list[Lane]:
+def _lanes(request: Request, found: Timeline, *, by_name: bool) -> list[Lane]:
     pids = {(it.service, it.instance): it.pid for it in processes(request.reader)}
     lanes: list[Lane] = []
     stalls: defaultdict[tuple[str, str], list[Slice]] = defaultdict(list)
@@ -78,7 +82,9 @@ def _lanes(request: Request, found: Timeline) -> list[Lane]:
         stalls[f"{event.service} {pid or ''}".strip(), f"loop {loop}"].append(_stall(request, event))
     rows: defaultdict[tuple[str, str, str], list[Piece]] = defaultdict(list)
     for piece in found.pieces:
-        rows[f"{piece.service} {piece.pid}".strip(), piece.thread, piece.task].append(piece)
+        rows[
+            f"{piece.service} {piece.pid}".strip(), piece.thread, piece.name if by_name else piece.task
+        ].append(piece)
     every = sorted({process for process, *_ in rows} | {process for process, _ in stalls})
     for process in every:
         lanes += [
