@@ -53,7 +53,7 @@ class Ready:
             delay_s = delays.get((loop["id"], loop["type"]))
             loop["delay_p95_s"] = delay_s
             loop["late"] = max(loop["blocked_for_s"] or 0.0, delay_s or 0.0) > self._limit_s
-        seen = snapshot.take(max_tasks=0, with_threads=False)
+        seen = snapshot.take_levels()
         pools, executors = self._pools(seen), _executors(seen)
         troubles = [
             *([f"told to end: {reason}"] if reason else []),

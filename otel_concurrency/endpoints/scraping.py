@@ -32,6 +32,7 @@ from otel_concurrency.endpoints.exposition import OPENMETRICS, TEXT, Exposition
 from otel_concurrency.endpoints.request import Request
 from otel_concurrency.endpoints.response import Response, refusal
 from otel_concurrency.probes.quiet_thread import QuietThread
+from otel_concurrency.signals.producer import default_producer
 
 FRESH_S = 1.0
 """For how long what was collected serves everybody who asks."""
@@ -113,6 +114,8 @@ class Metrics:
         self._is_collecting = False
         self._last: Scrape | None = None
         self._encoded: dict[str, bytes] = {}
+        if self._reader is not None:
+            default_producer().expect(self._reader)
 
     def install(self) -> bool:
         """Count from now on; False where the program has no provider of the SDK's."""
@@ -122,6 +125,7 @@ class Metrics:
         if self._reader is None:
             reader = ScrapeReader()
             provider.add_metric_reader(reader)
+            default_producer().expect(reader)
             self._provider, self._reader = provider, reader
         return True
 

@@ -111,6 +111,10 @@ class MetricProducer:
             self.detach()
         return self._attachment is not None
 
+    def expect(self, reader: MetricReader) -> None:
+        """Keep exemplars for a reader from now on; else that begins when it collects for the first time."""
+        self._stream_of(reader)
+
     def detach(self) -> None:
         """Leave the provider and its readers as they were."""
         if self._attachment:

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from otel_concurrency.snapshot.live import Snapshot
-from otel_concurrency.snapshot.taking import take
+from otel_concurrency.snapshot.taking import take, take_levels
 
-__all__ = ["Snapshot", "take"]
+__all__ = ["Snapshot", "take", "take_levels"]

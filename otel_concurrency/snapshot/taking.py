@@ -203,6 +203,20 @@ class _Taking:
         loops = {loop.thread_ident: loop.loop_id for loop in timed}
         return self._try("threads", lambda: live_threads(loops), ())
 
+    def take_levels(self) -> Snapshot:
+        """Ask how full executors and connection pools are, and nothing else."""
+        began_ns, began_unix_ns = time.monotonic_ns(), time.time_ns()
+        executors, pools = self._executors(), tuple(self._pools())
+        return Snapshot(
+            taken_unix_ns=began_unix_ns,
+            pid=os.getpid(),
+            python=platform.python_version(),
+            executors=executors,
+            pools=pools,
+            troubles=tuple(self._troubles),
+            took_s=(time.monotonic_ns() - began_ns) / 1e9,
+        )
+
     def _executors(self) -> tuple[LiveExecutor, ...]:
         return tuple(
             LiveExecutor(level.name, level.kind, level.active, level.idle, level.limit, level.queued)
@@ -247,3 +261,8 @@ def take(*, max_tasks: int = MAX_TASKS, with_threads: bool = True) -> Snapshot:
         with_threads: Whether threads are told.
     """
     return _taker.take(max_tasks, with_threads)
+
+
+def take_levels() -> Snapshot:
+    """Look only how full executors and connection pools are: quick, however many tasks there are."""
+    return _Taking(Memory(), 0, False).take_levels()

@@ -23,7 +23,7 @@ def ask() -> tuple[int, Any]:
 
 
 def seen(monkeypatch: pytest.MonkeyPatch, **parts: Any) -> None:
-    monkeypatch.setattr(ready_module.snapshot, "take", lambda **_: Snapshot(**parts))
+    monkeypatch.setattr(ready_module.snapshot, "take_levels", lambda: Snapshot(**parts))
 
 
 def test_a_program_that_needs_nothing_is_ready() -> None:
