@@ -7,6 +7,7 @@ arrive, 2 wrong usage or something not installed, 130 stopped with Ctrl-C.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -38,6 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             say("stopped")
             return 130
+        except BrokenPipeError:  # `… | head`
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - Python flushes it once more at the end
+            return 0
     return code
 
 

@@ -35,6 +35,7 @@ FLOORS = {  # room or module at the top of the package: its floor
     "cli": 5,
     "commands": 5,
     "console": 5,
+    "doctor": 5,
     "endpoints": 5,
     "pytest_plugin": 5,
 }

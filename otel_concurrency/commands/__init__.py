@@ -17,4 +17,5 @@ NAMES = (
     "top",
     "diagnose",
     "record",
+    "doctor",
 )  # in the order in which the help lists them

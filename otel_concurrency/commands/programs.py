@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import TYPE_CHECKING
 
 from otel_concurrency.commands.saying import say
@@ -53,9 +52,6 @@ def asking(run: Run) -> Callable[[argparse.Namespace, StopRequest], int]:
         except (NotFoundError, AskError) as error:
             say(str(error))
             return 1
-        except BrokenPipeError:  # `… | head`
-            sys.stdout = None  # else Python complains when it flushes
-            return 0
 
     return run_command
 

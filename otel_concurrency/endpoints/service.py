@@ -26,6 +26,7 @@ from otel_concurrency.config import Config
 from otel_concurrency.endpoints import ports
 from otel_concurrency.endpoints.debugging import Debugging
 from otel_concurrency.endpoints.directory import Directory, own_entry
+from otel_concurrency.endpoints.examination import examination
 from otel_concurrency.endpoints.health import Health
 from otel_concurrency.endpoints.ready import Ready
 from otel_concurrency.endpoints.routes import Route, add_route
@@ -151,6 +152,7 @@ class Service:
         )
         Debugging().add_routes()
         Tracing().add_routes()
+        add_route(Route("/debug/doctor", examination, "what is set up, why, and whether telemetry arrives"))
         if self._has_metrics:
             add_route(Route("/metrics", self._metrics, "all metrics, for Prometheus, with exemplars"))
 

@@ -20,7 +20,7 @@ from collections.abc import Callable
 DEFAULT_INTERVAL_S = 300.0  # between two warnings
 _ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 _HTTP = "opentelemetry.exporter.otlp.proto.http"
-_LOGGERS = (
+EXPORTERS = (
     f"{_HTTP}.trace_exporter",
     f"{_HTTP}.metric_exporter",
     f"{_HTTP}._log_exporter",
@@ -63,12 +63,12 @@ class ExportFailures(logging.Filter):
 
     def install(self) -> None:
         """Listen to the exporters' loggers; a second call changes nothing."""
-        for name in _LOGGERS:
+        for name in EXPORTERS:
             logging.getLogger(name).addFilter(self)
 
     def remove(self) -> None:
         """Let everything through again."""
-        for name in _LOGGERS:
+        for name in EXPORTERS:
             logging.getLogger(name).removeFilter(self)
 
     def filter(self, record: logging.LogRecord) -> bool:
