@@ -135,7 +135,7 @@ def test_what_is_scraped_is_what_otlp_delivers(backend: Backend, scraper: tuple[
             found = eventually(name, lambda n=name, k=labels: both(n, *k), lambda pair: all(pair))
             assert found == (expected, expected), name
 
-        # Ours: exponential by OTLP, which Prometheus keeps as native histograms; with buckets where it scrapes.
+        # Ours are exponential by OTLP, native histograms to Prometheus; scraped, they have buckets.
         of_tasks = 'code_function_name="__main__.prepare"'
         name = "asyncio_task_duration_seconds"
         [native] = eventually("ours by OTLP", lambda: backend.series(f"{name}{{{by_otlp},{of_tasks}}}"))
@@ -156,11 +156,11 @@ def test_what_is_scraped_is_what_otlp_delivers(backend: Backend, scraper: tuple[
         assert info.labels["service_name"] == service
         assert info.labels["otel_concurrency_endpoint_url"] == f"http://127.0.0.1:{port}"
 
-        for name in ("orders_total", "order_time_seconds_bucket", f"{name}_bucket"):
+        for each in ("orders_total", "order_time_seconds_bucket", f"{name}_bucket"):
             exemplars = eventually(
-                f"exemplars of {name}", lambda n=name: prometheus.exemplars(f"{n}{{{scraped}}}")
+                f"exemplars of {each}", lambda n=each: prometheus.exemplars(f"{n}{{{scraped}}}")
             )
-            assert {each.trace_id for each in exemplars} <= trace_ids
+            assert {exemplar.trace_id for exemplar in exemplars} <= trace_ids
         assert all(series.value == 1 for series in prometheus.series("up"))
     finally:
         program.communicate(timeout=60)
