@@ -76,6 +76,15 @@ def parse(text: bytes, message: Message) -> None:
         value = json.loads(text.decode(), parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
         raise MalformedJson(f"not JSON: {error}") from None
+    fill(value, message)
+
+
+def fill(value: object, message: Message) -> None:
+    """Fill a message from what JSON was read as.
+
+    Raises:
+        MalformedJson: It is not such a message.
+    """
     _fill(message, value, 0)
 
 

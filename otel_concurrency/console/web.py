@@ -18,6 +18,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Route
 
 from otel_concurrency.console import needing_the_extra
+from otel_concurrency.console.exchange import exchange_routes
 from otel_concurrency.console.serving import WebServer
 from otel_concurrency.console.settings import ConsoleSettings, is_loopback
 from otel_concurrency.console.store import Store
@@ -31,8 +32,8 @@ Asgi: TypeAlias = "Callable[[Any, Any, Any], Awaitable[None]]"
 
 def web_server(store: Store, settings: ConsoleSettings, listener: socket.socket) -> WebServer:
     """Return the server of the pages over a store, which is not started yet."""
-    routes = Starlette(routes=[Route(STATE_PATH, _state_of(store, settings))])
-    return WebServer(Guard(_Split(routes, _pages(store, settings)), settings), listener, "console-pages")
+    ours = Starlette(routes=[Route(STATE_PATH, _state_of(store, settings)), *exchange_routes(store)])
+    return WebServer(Guard(_Split(ours, _pages(store, settings)), settings), listener, "console-pages")
 
 
 def _pages(store: Store, settings: ConsoleSettings) -> Asgi:
