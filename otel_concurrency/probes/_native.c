@@ -61,6 +61,8 @@ typedef struct ModuleState {
     size_t owner_count;
     struct Proxy *free_proxies;
     int free_proxy_count;
+    PyTypeObject *flag_type; /* a class of tasks that nobody can change, and its `_must_cancel`, a getset descriptor */
+    PyObject *flag;
     PyObject *name_cr_code;
     PyObject *name_cr_frame;
     PyObject *name_send;
@@ -101,9 +103,6 @@ typedef struct ModuleState {
     size_t map_used;
     size_t entry_offset; /* of its numbers */
     int watcher; /* -1: none */
-#else
-    PyTypeObject *flag_type; /* a class of tasks that nobody can change, and its `_must_cancel`, a getset descriptor */
-    PyObject *flag;
 #endif
 } ModuleState;
 
@@ -991,10 +990,9 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->task_died);
     Py_VISIT(state->done_type);
     Py_VISIT(state->done);
-#else
+#endif
     Py_VISIT(state->flag_type);
     Py_VISIT(state->flag);
-#endif
     return 0;
 }
 
@@ -1030,10 +1028,9 @@ module_clear(PyObject *module)
     Py_CLEAR(state->task_died);
     Py_CLEAR(state->done_type);
     Py_CLEAR(state->done);
-#else
+#endif
     Py_CLEAR(state->flag_type);
     Py_CLEAR(state->flag);
-#endif
     return 0;
 }
 
