@@ -40,7 +40,7 @@ def lines(
             "name": name,
             "type": "line",
             "showSymbol": False,
-            "connectNulls": True,
+            "connectNulls": not stacked,  # a stack would lean over the hole
             "data": [[at // 1_000_000, value] for at, value in zip(starts_ns, values, strict=False)],
             **(
                 {"stack": "all", "areaStyle": {"opacity": 0.75}, "lineStyle": {"width": 0}} if stacked else {}
@@ -122,6 +122,57 @@ def dots(
                         **({"itemStyle": {"color": colours[place]}} if place < len(colours) else {}),
                     }
                     for place, (at, value, name, href) in enumerate(points)
+                ],
+            }
+        ],
+    }
+
+
+def graph(nodes: Mapping[str, tuple[str, str]], edges: Sequence[tuple[str, str, str, str]]) -> dict[str, Any]:
+    """Return circles and arrows.
+
+    Args:
+        nodes: A note and a URL by name.
+        edges: From, to, what stands at the arrow, and its colour.
+    """
+    return {
+        "animation": False,
+        "textStyle": {"fontFamily": "inherit"},
+        "tooltip": {"renderMode": "richText", "trigger": "item", "formatter": "{b}"},
+        "series": [
+            {
+                "type": "graph",
+                "layout": "circular",
+                "symbolSize": 26,
+                "edgeSymbol": ["none", "arrow"],
+                "left": 90,
+                "right": 90,
+                "top": 30,
+                "bottom": 30,
+                "label": {"show": True, "position": "right", "color": GREY, "fontSize": 12},
+                "itemStyle": {"color": COLOURS[0]},
+                "data": [
+                    {
+                        "id": name,
+                        "name": f"{name} {note}".strip(),
+                        "href": href,
+                    }
+                    for name, (note, href) in nodes.items()
+                ],
+                "links": [
+                    {
+                        "source": source,
+                        "target": target,
+                        "name": f"{source} to {target}: {note}",
+                        "lineStyle": {"color": colour, "curveness": 0.15, "width": 2},
+                        "label": {
+                            "show": True,
+                            "formatter": note.replace("{", "("),
+                            "color": GREY,
+                            "fontSize": 10,
+                        },
+                    }
+                    for source, target, note, colour in edges
                 ],
             }
         ],

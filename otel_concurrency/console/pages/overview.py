@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from otel_concurrency.console.pages.blocks import Block, Chart, Html, Request
-from otel_concurrency.console.pages.charts import PART_COLOURS, heat_map, lines
+from otel_concurrency.console.pages.charts import COLOURS, GREY, PART_COLOURS, graph, heat_map, lines
 from otel_concurrency.console.pages.formats import amount, percent, seconds
 from otel_concurrency.console.pages.markup import Markup, code, empty, link, number, row, table, tag
 from otel_concurrency.console.pages.parts import panel, tile, tiles, trace_link
+from otel_concurrency.console.queries.calls import calls
 from otel_concurrency.console.queries.findings import Event, Found, findings, stall_marks
 from otel_concurrency.console.queries.loops import PARTS, Loop, heat, loops, step_starts
 from otel_concurrency.console.queries.requests import PARTS as REQUEST_PARTS
@@ -39,6 +40,7 @@ def overview(request: Request) -> list[Block]:
         blocks.append(Html(tag("p", left, class_="note")))
     blocks += _heat(request, starts)
     blocks.append(_runtime(request, starts))
+    blocks += _map(request, served)
     blocks.append(Html(_requests(request, served), 12))
     return blocks
 
@@ -170,7 +172,8 @@ def _heat(request: Request, starts: list[int]) -> list[Chart]:
     ):
         told = heat(request.reader, request.scope, metric, steps=len(starts))
         if told.cells:
-            charts.append(Chart(title, heat_map(starts, told.bounds, told.cells, unit="s"), note=metric))
+            options = heat_map(starts, told.bounds, told.cells, unit="s")
+            charts.append(Chart(title, options, height=260, note=metric))
     return charts
 
 
@@ -194,6 +197,35 @@ def _runtime(request: Request, starts: list[int]) -> Chart:
         height=190,
         note="Seconds per second; of gc the 99th percentile of its pauses.",
     )
+
+
+def _map(request: Request, served: list[Route]) -> list[Block]:
+    """Return who calls whom, where there are several."""
+    told = calls(request.reader, request.scope)
+    if not told:
+        return []
+    counts: dict[str, int] = {}
+    for each in told:
+        counts.setdefault(each.caller, 0)
+        counts.setdefault(each.callee, 0)
+    for route in served:
+        if route.service in counts:
+            counts[route.service] += route.count
+    nodes = {
+        name: (f"({amount(count)} requests)" if count else "", request.address.to("/traces", service=name))
+        for name, count in counts.items()
+    }
+    edges = [
+        (
+            each.caller,
+            each.callee,
+            f"{amount(each.count)}, p95 {seconds(each.p95_s)}"
+            + (f", {percent(each.errors / each.count)} failed" if each.errors else ""),
+            COLOURS[3] if each.errors else GREY,
+        )
+        for each in told
+    ]
+    return [Chart("Services, and whom they call", graph(nodes, edges), width=12, height=200)]
 
 
 def _requests(request: Request, served: list[Route]) -> Markup:

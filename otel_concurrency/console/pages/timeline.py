@@ -83,7 +83,9 @@ def _lanes(request: Request, found: Timeline, *, by_name: bool) -> list[Lane]:
     rows: defaultdict[tuple[str, str, str], list[Piece]] = defaultdict(list)
     for piece in found.pieces:
         rows[
-            f"{piece.service} {piece.pid}".strip(), piece.thread, piece.name if by_name else piece.task
+            f"{piece.service} {piece.pid}".strip(),
+            piece.thread,
+            _short(piece.name) if by_name else piece.task,
         ].append(piece)
     every = sorted({process for process, *_ in rows} | {process for process, _ in stalls})
     for process in every:
@@ -102,7 +104,11 @@ def _lanes(request: Request, found: Timeline, *, by_name: bool) -> list[Lane]:
 def _slice(request: Request, piece: Piece) -> Slice:
     tone = "bad" if piece.is_error else f"c{sum(piece.name.encode()) % 6}"
     href = request.address.to(f"/trace/{piece.trace_id}", span=piece.span_id)
-    return Slice(piece.start_ns, piece.end_ns, piece.name, href, tone)
+    return Slice(piece.start_ns, piece.end_ns, _short(piece.name), href, tone)
+
+
+def _short(name: str) -> str:
+    return name.removeprefix(f"{names.TASK_SPAN} ")
 
 
 def _stall(request: Request, event: Event) -> Slice:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from otel_concurrency.console import Store
+from otel_concurrency.console.queries.calls import Call, calls
 from otel_concurrency.console.queries.findings import findings
 from otel_concurrency.console.queries.logs import LogFilter, log_counts, logs, one_log
 from otel_concurrency.console.queries.loops import heat, loops
@@ -133,6 +134,16 @@ def test_requests_are_told_by_route_with_the_parts_of_their_time(store: Store) -
     (route,) = routes(store, MINUTE)
     assert (route.name, route.count, route.errors, route.p50_s) == ("GET /", 2, 1, 2.0)
     assert route.parts[:2] == (pytest.approx(0.2), 0.0)
+
+
+def test_calls_between_services_are_told(store: Store) -> None:
+    shop, warehouse = Teller(store, "shop"), Teller(store, "warehouse")
+    root = shop.span("POST /", kind="server")
+    client = shop.span("POST", kind="client", parent_span_id=root)
+    warehouse.span("reserve", kind="server", span_id="f" * 16, parent_span_id=client, status="error")
+    warehouse.span("inside", kind="server", span_id="e" * 16, parent_span_id="f" * 16)
+
+    assert calls(store, MINUTE) == [Call("shop", "warehouse", 1, 1, 0.1)]
 
 
 def test_what_is_waited_for_comes_first_then_what_is_full(store: Store) -> None:
