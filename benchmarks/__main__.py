@@ -16,6 +16,7 @@ from benchmarks import (
     pools,
     report,
     request,
+    snapshot,
     task_spans,
     tasks,
     timed,
@@ -43,6 +44,7 @@ def main() -> int:
             "console",
             "request",
             "exit",
+            "snapshot",
             "all",
         ],
         default="all",
@@ -91,6 +93,9 @@ def main() -> int:
         print(f"\n{text}" if arguments.part == "all" else text, flush=True)
     if arguments.part in ("exit", "all"):
         text, data["exit"] = ending.run(ending.QUICK if arguments.quick else ending.FULL)
+        print(f"\n{text}" if arguments.part == "all" else text, flush=True)
+    if arguments.part in ("snapshot", "all"):
+        text, data["snapshot"] = snapshot.run(snapshot.QUICK if arguments.quick else snapshot.FULL)
         print(f"\n{text}" if arguments.part == "all" else text, flush=True)
     if arguments.json:
         arguments.json.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")

@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from otel_concurrency.probes.pure import type_name
 from otel_concurrency.snapshot.chains import Chains, Function, joined
 from otel_concurrency.snapshot.live_tasks import CoroutineCount, TaskState, WaitKind
-from otel_concurrency.snapshot.pace import paced
+from otel_concurrency.snapshot.pace import offer, paced
 from otel_concurrency.snapshot.wait_kinds import EXECUTOR, FUTURE, GATHER, TASK, Classified, classify
 
 MAX_COROUTINES = 200
 OTHER = "_other"
+
+_AT_ONCE = 10_000
 
 CHECKS_CANCEL = "_call_check_cancel"  # asyncio/futures.py, `_chain_future`: a future of another thread
 TELLS_OF_SHIELD = "_outer_done_callback"  # asyncio/tasks.py, `shield`
@@ -45,6 +47,45 @@ class Seen(NamedTuple):
     has_timeout: bool
 
 
+class SeenTasks(Sequence[Seen]):
+    """What was seen, task by task.
+
+    In columns: as many objects as there are tasks would bring a collection of the whole heap nearer, during
+    which nobody runs.
+    """
+
+    def __init__(self) -> None:
+        self._columns: tuple[list[Any], ...] = ([], [], [], [], [], [])
+        self._tasks = self._columns[0]
+
+    def append(self, seen: Seen) -> None:
+        """Add one."""
+        for column, value in zip(self._columns, seen, strict=True):
+            column.append(value)
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def __getitem__(self, place: Any) -> Any:
+        """Return what was seen at a place."""
+        return Seen(*[column[place] for column in self._columns])
+
+    def clear(self) -> None:
+        """Let go of all, a part at a time: that takes long, too."""
+        for column in self._columns:
+            while column:
+                del column[-_AT_ONCE:]
+                offer()
+
+    def tasks(self) -> list[Any]:
+        """Return the tasks alone."""
+        return self._tasks
+
+    def states(self) -> list[TaskState]:
+        """Return their states alone."""
+        return self._columns[3]
+
+
 class Census:
     """Looks at tasks once, and counts.
 
@@ -53,13 +94,17 @@ class Census:
 
     Attributes:
         seen: What was seen, task by task.
+        states: How many tasks are in each state.
+        waits: How many wait for what.
         failed: Tasks that could not be asked.
     """
 
     def __init__(self, chains: Chains) -> None:
         self._chains = chains
         self._known: dict[tuple[tuple[Function, ...], str], Classified] = {}
-        self.seen: list[Seen] = []
+        self.seen = SeenTasks()
+        self.states: dict[str, int] = {}
+        self.waits: dict[str, int] = {}
         self.failed = 0
 
     def count(self, tasks: Iterable[Any]) -> None:
@@ -71,33 +116,23 @@ class Census:
                 self.failed += 1
                 continue
             self.seen.append(seen)
-
-    def states(self) -> dict[str, int]:
-        """Return how many tasks are in each state."""
-        return dict(Counter[str](seen.state for seen in self.seen))
-
-    def waits(self) -> dict[str, int]:
-        """Return how many wait for what."""
-        return dict(Counter[str](seen.kind for seen in self.seen if seen.kind is not None))
+            self.states[seen.state] = self.states.get(seen.state, 0) + 1
+            if seen.kind is not None:
+                self.waits[seen.kind] = self.waits.get(seen.kind, 0) + 1
 
     def coroutines(self) -> tuple[CoroutineCount, ...]:
         """Return the counts by coroutine function, the most numerous first."""
-        by_function: dict[str, list[Seen]] = {}
+        by_function: dict[str, Counter[tuple[str, str]]] = {}
         for seen in paced(self.seen):
-            by_function.setdefault(seen.function, []).append(seen)
-        ranked = sorted(by_function.items(), key=lambda item: (-len(item[1]), item[0]))
+            counts = by_function.get(seen.function)
+            if counts is None:
+                counts = by_function[seen.function] = Counter()
+            counts[seen.state, seen.kind or ""] += 1
+        ranked = sorted(by_function.items(), key=lambda item: (-item[1].total(), item[0]))
         if len(ranked) > MAX_COROUTINES:
-            rest = [seen for _, group in ranked[MAX_COROUTINES:] for seen in group]
+            rest = sum((counts for _, counts in ranked[MAX_COROUTINES:]), Counter[tuple[str, str]]())
             ranked = [*ranked[:MAX_COROUTINES], (OTHER, rest)]
-        return tuple(
-            CoroutineCount(
-                function,
-                len(group),
-                dict(Counter[str](seen.state for seen in group)),
-                dict(Counter[str](seen.kind for seen in group if seen.kind is not None)),
-            )
-            for function, group in ranked
-        )
+        return tuple(_count(function, counts) for function, counts in ranked)
 
     def _look(self, task: Any) -> Seen:
         coroutine = coroutine_of(task)
@@ -138,6 +173,16 @@ class Census:
         if function == _CARRIER and len(chain) > 1:
             function = self._chains.function(chain[1])
         return joined(function)
+
+
+def _count(function: str, counts: Counter[tuple[str, str]]) -> CoroutineCount:
+    states: Counter[str] = Counter()
+    waits: Counter[str] = Counter()
+    for (state, kind), count in counts.items():
+        states[state] += count
+        if kind:
+            waits[kind] += count
+    return CoroutineCount(function, states.total(), dict(states), dict(waits))
 
 
 def coroutine_of(task: Any) -> Any:

@@ -60,6 +60,7 @@ class Chains:
 
     def __init__(self) -> None:
         self._ways: dict[type, _Ways | None] = dict(_KNOWN)
+        self._places: dict[tuple[Function, str, int], FramePlace] = {}
         self._functions: dict[int, tuple[CodeType, Function]] = {}  # the code keeps its id
 
     def chain(self, coroutine: Any) -> list[Any]:
@@ -107,7 +108,11 @@ class Chains:
     def place(self, awaitable: Any) -> FramePlace:
         """Return where one of a chain stands."""
         line = getattr(self.frame(awaitable), "f_lineno", None) or 0
-        return FramePlace(joined(self.function(awaitable)), self.file(awaitable), line)
+        key = (self.function(awaitable), self.file(awaitable), line)
+        known = self._places.get(key)
+        if known is None:
+            known = self._places[key] = FramePlace(joined(key[0]), *key[1:])
+        return known
 
     def file(self, awaitable: Any) -> str:
         """Return where the code of one of a chain is."""

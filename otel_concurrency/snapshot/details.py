@@ -6,7 +6,7 @@ import gc
 import time
 import traceback
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextvars import Context
 from types import FrameType
 from typing import Any
@@ -19,6 +19,7 @@ from otel_concurrency.snapshot.awaits import creator, has_timer
 from otel_concurrency.snapshot.census import Seen, is_trios
 from otel_concurrency.snapshot.chains import Chains
 from otel_concurrency.snapshot.live_tasks import Edge, FramePlace, LiveTask, Wait
+from otel_concurrency.snapshot.pace import paced
 from otel_concurrency.snapshot.relations import Relations, name_of
 from otel_concurrency.snapshot.sources import SOURCES
 
@@ -257,7 +258,7 @@ def place_of(frame: FrameType) -> FramePlace:
     return FramePlace(stacks.name_of(frame), frame.f_code.co_filename, frame.f_lineno or 0)
 
 
-def chosen(census: list[Seen], limit: int, first: Iterable[int]) -> Iterator[Seen]:
+def chosen(census: Sequence[Seen], limit: int, first: Iterable[int]) -> Iterator[Seen]:
     """Go through the tasks to tell of: these first, then some of each function and kind.
 
     Args:
@@ -266,8 +267,8 @@ def chosen(census: list[Seen], limit: int, first: Iterable[int]) -> Iterator[See
         first: `id()` of those that are told in any case.
     """
     left, wanted = limit, set(first)
-    groups: dict[tuple[str, str, str], list[Seen]] = {}
-    for seen in census:
+    groups: dict[tuple[str, str, str], list[int]] = {}
+    for place, seen in enumerate(paced(census)):
         if id(seen.task) in wanted or seen.state == "running":
             if left > 0:
                 left -= 1
@@ -275,14 +276,14 @@ def chosen(census: list[Seen], limit: int, first: Iterable[int]) -> Iterator[See
         else:
             group = groups.setdefault((seen.function, seen.state, seen.kind or ""), [])
             if len(group) < limit:
-                group.append(seen)
+                group.append(place)
     queues = [iter(group) for group in groups.values()]
     while queues and left > 0:
         further = []
         for queue in queues:
-            seen_next = next(queue, None)
-            if seen_next is not None and left > 0:
+            place_next = next(queue, None)
+            if place_next is not None and left > 0:
                 left -= 1
-                yield seen_next
+                yield census[place_next]
                 further.append(queue)
         queues = further

@@ -1,4 +1,4 @@
-"""How a snapshot lets others run: what it looks at comes in chunks, and after each the GIL is on offer."""
+"""How a snapshot lets others run: whatever it goes through, the GIL is on offer every so often."""
 
 from __future__ import annotations
 
@@ -6,22 +6,37 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
-CHUNK = 200
-"""Things looked at between two offers, at most."""
+HELD_NS = 2_500_000
+"""For how long a snapshot keeps the GIL at a stretch."""
 
-HELD_NS = 1_500_000
-"""From when on it is offered sooner."""
-
-_LOOK_AT_CLOCK = 16
+_BETWEEN = 8  # things between two looks at the clock
 
 _T = TypeVar("_T")
 
 
-def paced(things: Iterable[_T]) -> Iterator[_T]:
-    """Go through things, and offer the GIL from time to time."""
-    since_ns = time.monotonic_ns()
-    for count, thing in enumerate(things, 1):
-        yield thing
-        if not count % CHUNK or (not count % _LOOK_AT_CLOCK and time.monotonic_ns() - since_ns > HELD_NS):
+class Pace:
+    """Since when this thread has had the GIL for itself; one snapshot is taken at a time."""
+
+    def __init__(self) -> None:
+        self._since_ns = time.monotonic_ns()
+
+    def through(self, things: Iterable[_T]) -> Iterator[_T]:
+        """Go through things, and offer the GIL in time."""
+        left = _BETWEEN
+        for thing in things:
+            yield thing
+            left -= 1
+            if not left:
+                left = _BETWEEN
+                self.offer()
+
+    def offer(self) -> None:
+        """Let others run if it is time to."""
+        if time.monotonic_ns() - self._since_ns > HELD_NS:
             time.sleep(0)
-            since_ns = time.monotonic_ns()
+            self._since_ns = time.monotonic_ns()
+
+
+_PACE = Pace()
+paced = _PACE.through
+offer = _PACE.offer

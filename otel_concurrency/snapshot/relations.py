@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 from otel_concurrency.snapshot import sync_objects
@@ -43,7 +44,8 @@ class Relations:
 
     def __init__(self, chains: Chains) -> None:
         self._chains = chains
-        self._by_id: dict[int, Seen] = {}
+        self._census: Sequence[Seen] = ()
+        self._places: dict[int, int] = {}
         self._objects: dict[int, tuple[Any, WaitKind]] = {}
         self._holders: dict[int, list[int]] = {}
         self._held_ns: dict[int, int] = {}
@@ -52,16 +54,18 @@ class Relations:
         self.waiting: dict[int, list[int]] = {}
         self.is_cut = False
 
-    def look(self, census: Iterable[Seen]) -> None:
+    def look(self, census: Sequence[Seen]) -> None:
         """Look at all tasks that wait for others, and then at who has what they wait for."""
-        self._by_id = {id(seen.task): seen for seen in census}
-        concerned = [
-            seen
-            for seen in self._by_id.values()
-            if seen.kind in _FOR_TASKS or seen.kind in sync_objects.KINDS or seen.has_timeout
-        ]
-        self.is_cut = len(concerned) > MAX_LOOKED_AT
-        for seen in paced(concerned[:MAX_LOOKED_AT]):
+        self._census = census
+        looked_at = 0
+        for place, seen in enumerate(paced(census)):
+            self._places[id(seen.task)] = place
+            if not (seen.kind in _FOR_TASKS or seen.kind in sync_objects.KINDS or seen.has_timeout):
+                continue
+            looked_at += 1
+            if looked_at > MAX_LOOKED_AT:
+                self.is_cut = True
+                continue
             try:
                 self._look_at(seen)
             except Exception:  # of somebody's own class
@@ -88,7 +92,7 @@ class Relations:
         self.edges += [Edge(key, each, own) for each in found]
 
     def _find_holders(self, wanted: set[int]) -> None:
-        for seen in paced(list(self._by_id.values())[:MAX_LOOKED_AT]):
+        for seen in paced(itertools.islice(self._census, MAX_LOOKED_AT)):
             try:
                 chain = self._chains.chain(seen.coroutine)
                 entered = Counter(
@@ -119,19 +123,19 @@ class Relations:
         if known:
             self._held_ns[key] = now_ns - known[0][1]
         owners = [task for task, _ in known] or [sync_objects.known_owner(it)]
-        told = [id(task) for task in owners if id(task) in self._by_id]
+        told = [id(task) for task in owners if id(task) in self._places]
         if told:
             self._holders[key] = told
 
     def add_what_python_knows(self) -> None:
         """Add who waits for whom as CPython keeps it (3.14), for waits that tell it in no other way."""
         known = {(edge.waiter, edge.on) for edge in self.edges}
-        for seen in paced(self._by_id.values()):
+        for seen in paced(self._census):
             for waiter in awaited_by(seen.task):
                 pair = (id(waiter), id(seen.task))
-                if pair not in known and id(waiter) in self._by_id and len(self.edges) < MAX_EDGES:
+                if pair not in known and id(waiter) in self._places and len(self.edges) < MAX_EDGES:
                     known.add(pair)
-                    kind = self._by_id[id(waiter)].kind
+                    kind = self.seen(id(waiter)).kind
                     self.edges.append(Edge(*pair, kind if kind in _FOR_TASKS and kind else "wait"))
 
     def deadlocks(self) -> tuple[Deadlock, ...]:
@@ -147,12 +151,16 @@ class Relations:
         can_be_woken = {edge.waiter for edge in necessary if self._has_timer(edge.waiter)}
         return tuple(self._deadlock(cycle) for cycle in cycles(necessary, can_be_woken))
 
+    def seen(self, key: int) -> Seen:
+        """Return what was seen of a task, by its `id()`."""
+        return self._census[self._places[key]]
+
     def _has_timer(self, key: int) -> bool:
-        seen = self._by_id[key]
+        seen = self.seen(key)
         return seen.has_timeout or has_timer(self._chains, self._chains.chain(seen.coroutine))
 
     def _deadlock(self, cycle: tuple[Edge, ...]) -> Deadlock:
-        tasks = [self._by_id[edge.waiter] for edge in cycle]
+        tasks = [self.seen(edge.waiter) for edge in cycle]
         return Deadlock(
             cycle,
             tuple(name_of(seen.task) for seen in tasks),

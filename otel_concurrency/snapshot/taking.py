@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from otel_concurrency.probes.loop_time import TimedLoop
 from otel_concurrency.probes.loops import LOOP_IDS, loop_type
 from otel_concurrency.snapshot import sync_objects
-from otel_concurrency.snapshot.census import Census, Seen
+from otel_concurrency.snapshot.census import Census, SeenTasks
 from otel_concurrency.snapshot.chains import Chains
 from otel_concurrency.snapshot.details import Details, Memory, cancel_requests, chosen
 from otel_concurrency.snapshot.live import (
@@ -97,14 +97,14 @@ class _Taking:
             self._troubles.append("who waits for whom: too many wait; what is told is not all")
         if self._census.failed:
             self._troubles.append(f"{self._census.failed} tasks cannot be looked at")
-        return Snapshot(
+        snapshot = Snapshot(
             taken_unix_ns=began_unix_ns,
             pid=os.getpid(),
             python=platform.python_version(),
             probe=SOURCES.probes[0].way if SOURCES.probes else "",
             task_count=len(found),
-            states=self._census.states(),
-            waits=self._census.waits(),
+            states=self._census.states,
+            waits=self._census.waits,
             coroutines=self._try("coroutines", self._census.coroutines, ()),
             tasks=tuple(tasks),
             left_out=len(found) - len(tasks),
@@ -120,6 +120,9 @@ class _Taking:
             troubles=tuple(self._troubles),
             took_s=(time.monotonic_ns() - began_ns) / 1e9,
         )
+        found.clear()
+        self._census.seen.clear()
+        return snapshot
 
     def _try(self, what: str, ask: Callable[[], _T], otherwise: _T) -> _T:
         try:
@@ -147,10 +150,12 @@ class _Taking:
         """Whether trio keeps it for itself; there is one of each in every run."""
         return self._chains.function(task.coro) in _TRIOS_OWN
 
-    def _tell(self, seen: list[Seen], in_cycle: set[int]) -> list[LiveTask]:
+    def _tell(self, seen: SeenTasks, in_cycle: set[int]) -> list[LiveTask]:
         details = Details(self._chains, self._relations, self._memory)
-        details.see_running(each for each in seen if each.state == "running")
-        first = {id(each.task) for each in paced(seen) if _was_cancelled(each.task)} | in_cycle
+        details.see_running(
+            seen[place] for place, state in enumerate(paced(seen.states())) if state == "running"
+        )
+        first = {id(task) for task in paced(seen.tasks()) if _was_cancelled(task)} | in_cycle
         told = []
         for each in paced(chosen(seen, self._max_tasks, first)):
             try:
@@ -160,7 +165,7 @@ class _Taking:
         return sorted(told, key=lambda task: -(task.age_s or 0.0))
 
     def _with_orphans(self, tasks: list[LiveTask]) -> list[LiveTask]:
-        by_id = {id(seen.task): seen for seen in self._census.seen}
+        relations = self._relations
         orphans = set()
         for task in paced(tasks):
             wait = task.wait
@@ -171,22 +176,21 @@ class _Taking:
                 or task.loop_type == "trio"
             ):
                 continue
-            keys = self._relations.waiting.get(wait.target or 0, [task.id])
+            keys = relations.waiting.get(wait.target or 0, [task.id])
             if len(keys) > _MAX_WAITING:
                 continue
-            waiting = [
-                (by_id[key].task, self._chains.chain(by_id[key].coroutine)) for key in keys if key in by_id
-            ]
-            if is_orphaned(self._chains, by_id[task.id].task, waiting):
+            tasks_waiting = [relations.seen(key) for key in keys]
+            waiting = [(seen.task, self._chains.chain(seen.coroutine)) for seen in tasks_waiting]
+            if is_orphaned(self._chains, relations.seen(task.id).task, waiting):
                 orphans.add(task.id)
         return [replace(task, is_orphan=True) if task.id in orphans else task for task in tasks]
 
-    def _loop(self, timed: TimedLoop, seen: list[Seen], tasks: list[LiveTask]) -> LiveLoop:
+    def _loop(self, timed: TimedLoop, seen: SeenTasks, tasks: list[LiveTask]) -> LiveLoop:
         iteration_ns = self._try("event loops", lambda: timed.timer.read().iteration_ns, -1)
         loop = timed.reference()
         mine = [each for each in tasks if each.loop == timed.loop_id and each.loop_type == timed.loop_type]
         running = next((each for each in mine if each.state == "running"), None)
-        count = sum(_loop_of(each.task) is loop for each in paced(seen))
+        count = sum(_loop_of(task) is loop for task in paced(seen.tasks()))
         return LiveLoop(
             timed.loop_id,
             timed.loop_type,

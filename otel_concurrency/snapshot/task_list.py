@@ -29,11 +29,13 @@ def live_tasks(loops: Iterable[Any] = ()) -> list[Any]:
         loops: Those that are known to run; from 3.14 on, the tasks of others are found only where a frame has
             the loop in a variable.
     """
-    found: dict[int, Any] = {}
+    found: list[Any] = []
+    known: set[int] = set()
     for task in paced(_candidates(loops)):
-        if task is not None and not _is_done(task):
-            found[id(task)] = task
-    return list(found.values())
+        if task is not None and not _is_done(task) and id(task) not in known:
+            known.add(id(task))
+            found.append(task)
+    return found
 
 
 def _candidates(loops: Iterable[Any]) -> Iterator[Any]:
