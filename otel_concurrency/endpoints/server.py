@@ -32,6 +32,7 @@ THREAD_NAME = "otel-concurrency-http"
 _NO_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _RECOVER_S = 0.5
 _BACKLOG_AT_ONCE = 64
+_REQUESTS_AT_ONCE = 16
 
 _logger = logging.getLogger(__name__)
 
@@ -58,6 +59,7 @@ class Server:
         self._site = site
         self._connections: dict[int, Connection] = {}
         self._todo: deque[tuple[Connection, Callable[[], Response]]] = deque()
+        self._unfinished: deque[Connection] = deque()
         self._done: deque[tuple[Connection, Response]] = deque()
         self._workers = 0
         self._lock = threading.Lock()
@@ -128,6 +130,10 @@ class Server:
                 self._serve_connection(key.data)
             else:
                 key.data()
+        for _ in range(len(self._unfinished)):
+            connection = self._unfinished.popleft()
+            if self._connections.get(connection.fileno) is connection:
+                self._serve_connection(connection)
         while self._done:
             connection, response = self._done.popleft()
             if self._connections.get(connection.fileno) is connection:  # not a later one of that number
@@ -144,6 +150,8 @@ class Server:
             self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
 
     def _patience(self) -> float | None:
+        if self._unfinished:
+            return 0.0
         ends = [each.deadline for each in self._connections.values()]
         if self._listens_from:
             ends.append(self._listens_from)
@@ -186,8 +194,13 @@ class Server:
     def _serve_connection(self, connection: Connection) -> None:
         try:
             connection.transfer()
-            while (request := connection.next_request()) is not None:
+            for _ in range(_REQUESTS_AT_ONCE):
+                request = connection.next_request()
+                if request is None:
+                    break
                 self._answer(connection, request)
+            else:  # others want something, too
+                self._unfinished.append(connection)
         except OSError:
             self._drop(connection)
         except Exception:

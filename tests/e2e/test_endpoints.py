@@ -18,6 +18,8 @@ import pytest
 from otel_concurrency.endpoints.client import AskError, Program, programs
 from otel_concurrency.endpoints.directory import Directory
 from tests.e2e.conftest import COMMAND, SILENT, Run, clean_environ
+from tests.redis_server import running_redis
+from tests.workers import JOBS
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -238,6 +240,27 @@ def test_every_worker_has_a_port_of_its_own(
         eventually("another in its place", workers, lambda found: len(found) == 2 and gone not in found)
         process.send_signal(signal.SIGTERM)
         process.wait(60)
+        eventually("nobody left", lambda: not those_there(runtime))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
+def test_each_child_of_celery_has_a_port_of_its_own(tmp_path: Path, runtime: Path) -> None:
+    pytest.importorskip("celery", reason="celery is not installed")
+    pytest.importorskip("redis", reason="the client of redis is not installed")
+    (tmp_path / "jobs.py").write_text(JOBS)
+    with running_redis(tmp_path) as redis:
+        env = environ(runtime, PORT=0) | {"REDIS": redis}
+        command = ("celery", "-A", "jobs", "worker", "--concurrency", "2", "--loglevel", "ERROR")
+        with running(command, tmp_path, env) as process:
+            everybody = eventually(
+                "a worker and two children", lambda: those_there(runtime), lambda found: len(found) == 3
+            )
+            assert len({each.url for each in everybody}) == 3
+            assert process.pid in {each.entry.pid for each in everybody if each.entry}
+            told = {each.ask("/health")["pid"]: each.ask("/health")["status"] for each in everybody}
+            assert told == {each.entry.pid: "alive" for each in everybody if each.entry}
+            process.send_signal(signal.SIGTERM)
+            process.wait(60)
         eventually("nobody left", lambda: not those_there(runtime))
 
 

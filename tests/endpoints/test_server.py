@@ -44,6 +44,29 @@ def test_requests_in_a_row_are_answered_in_order_also_those_that_take_a_thread()
     assert [line for line in answered.decode().splitlines() if line in paths] == paths
 
 
+def test_whoever_sends_many_requests_at_once_keeps_nobody_waiting() -> None:
+    """While a thousand of one client are answered, another one gets its turn."""
+    answered = []
+
+    def answer(request: Request) -> Response:
+        answered.append(request.path)
+        return Response(b"x")
+
+    def both(request: Request) -> Response:
+        if request.path == "/first":  # only now is everything on its way
+            with dial(port[0]) as other:
+                other.sendall(get("/other"))
+            time.sleep(0.05)
+        return answer(request)
+
+    port: list[int] = []
+    with serving(both) as where, dial(where) as greedy:
+        port.append(where)
+        greedy.sendall(get("/first", close=False) + get("/n", close=False) * 999 + get("/last"))
+        assert read_all(greedy).count(b"HTTP/1.1 200 OK") == 1001
+    assert 0 < answered.index("/other") < 200
+
+
 def test_a_connection_serves_one_request_after_the_other(echo: int) -> None:
     with dial(echo) as client:
         for number in range(20):
