@@ -209,7 +209,12 @@ def _with_holders(pool: PoolNumbers, snapshot: Snapshot) -> PoolNumbers:
             return replace(holder, is_gone=is_gone and holder.held_s > snapshot.took_s)
         return replace(holder, function=task.coroutine, frames=_frames(task), is_gone=False)
 
-    return replace(pool, holders=tuple(known(holder) for holder in pool.holders))
+    waits = [each.longest_wait_s or 0.0 for each in snapshot.pools if each.name == pool.name]
+    return replace(
+        pool,
+        holders=tuple(known(holder) for holder in pool.holders),
+        longest_pending_s=max(waits, default=0.0),
+    )
 
 
 def _with_holder(lock: LockNumbers, snapshot: Snapshot) -> LockNumbers:

@@ -110,17 +110,17 @@ class Course:
 
 
 def _joined(before: Finding, now: Finding) -> Finding:
-    """Return the finding as it is now, with what it had before: its beginning, its traces."""
+    """Return the finding as it is now, with what it had before: its beginning, its worst, its culprit."""
     traces = tuple(dict.fromkeys((*before.traces, *now.traces)))[-5:]
     return replace(
         now,
         began_unix_ns=before.began_unix_ns or now.began_unix_ns,
+        severity=max(before.severity, now.severity, key=SEVERITIES.index),
+        culprit=now.culprit if now.culprit.function else before.culprit,
         traces=traces,
         stacks=now.stacks or before.stacks,
     )
 
 
 def _is_news(before: Finding, now: Finding) -> bool:
-    return SEVERITIES.index(now.severity) > SEVERITIES.index(before.severity) or (
-        now.culprit.function != before.culprit.function and bool(now.culprit.function)
-    )
+    return (now.severity, now.culprit.function) != (before.severity, before.culprit.function)

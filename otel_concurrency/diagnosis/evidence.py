@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from otel_concurrency.diagnosis.finding import Culprit, StackCount
-from otel_concurrency.diagnosis.window import LoopNumbers, StallNumbers, TaskNumbers, Window
+from otel_concurrency.diagnosis.window import LoopNumbers, StallNumbers, TaskNumbers, ThreadNumbers, Window
 
 PROCESS = "process"
 """Subject of what concerns all of a process."""
@@ -19,6 +19,14 @@ EVENT_STALLS = 3
 
 EVENT_STALL_S = 1.0
 """And so does as much time in them."""
+
+GIL_CALM_S = 0.001
+"""A mean wait for the GIL below which nobody competes for it."""
+
+BUSY_THREAD = 0.02
+"""Share of a CPU from which on a thread counts as one that computes."""
+
+CONTENDING_CPU = 0.5
 
 HURTS_DELAY_S = 0.01
 HURTS_READY = 10
@@ -49,6 +57,25 @@ def recent_stalls(window: Window, history: Sequence[Window], cause: str) -> list
         for stall in each.stalls
         if stall.cause == cause and (each is window or not stall.is_on)
     ]
+
+
+def computing(window: Window) -> list[ThreadNumbers]:
+    """Return the threads that compute, the busiest first."""
+    busy = [thread for thread in window.threads if thread.cpu >= BUSY_THREAD]
+    return sorted(busy, key=lambda thread: -thread.cpu)
+
+
+def is_contended(window: Window) -> bool:
+    """Whether other threads took so much of the GIL that one stall's cause is not to be trusted."""
+    busy = computing(window)
+    others = sum(thread.cpu for thread in busy if not thread.runs_loop)
+    mean_s = window.gil_wait_mean_s
+    return (
+        window.has_gil
+        and len(busy) >= 2
+        and others >= CONTENDING_CPU
+        and (mean_s is None or mean_s >= GIL_CALM_S)
+    )
 
 
 def says_enough(stalls: Sequence[StallNumbers]) -> bool:

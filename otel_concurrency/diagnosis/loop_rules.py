@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from otel_concurrency.diagnosis.evidence import (
+    GIL_CALM_S,
     MAJORITY,
     busiest,
     culprit_of,
+    is_contended,
     loop_hurt,
     loop_subject,
     percent,
@@ -20,7 +22,6 @@ from otel_concurrency.diagnosis.window import LoopNumbers, StallNumbers, TaskNum
 BLOCKED_SHARE = 0.10
 STALL_S = 0.1
 BLOCKED_CRIT_S = 0.25
-GIL_CALM_S = 0.001
 
 SPIN_ACTIVE = 0.95
 SPIN_EMPTY = 0.95
@@ -64,6 +65,8 @@ def _blocked(loop: LoopNumbers, window: Window) -> Finding | None:
     stalls = [stall for stall in stalls_of(window, loop.name, "blocked_call") if stall.took_s >= STALL_S]
     blocked, gil_s = loop.blocked or 0.0, window.gil_wait_mean_s or 0.0
     is_so = blocked >= BLOCKED_SHARE and gil_s < GIL_CALM_S
+    if is_contended(window):
+        stalls = []
     if not (is_so or stalls):
         return None
     # The longest iteration of all may have been somebody else's, who computed.

@@ -32,7 +32,11 @@ CROWD = 5
 LOCKS = ("lock", "semaphore", "queue_put")
 """What is contended where tasks wait for it; who waits for an event, or for an item, is idle."""
 
-_DRIVERS = ("asyncpg", "psycopg", "sqlalchemy", "redis", "httpx", "httpcore", "aiohttp", "asyncio", "uvloop")
+_DRIVERS = {
+    "db": ("asyncpg", "psycopg", "sqlalchemy", "redis", "pymongo", "aiomysql", "asyncmy"),
+    "http": ("httpx", "httpcore", "aiohttp", "anyio"),
+}
+_STREAMS = "asyncio.streams."  # of whom they are does not show here
 
 History = tuple[Window, ...]
 
@@ -52,7 +56,13 @@ def _exhausted(pool: PoolNumbers, window: Window) -> Finding | None:
         return None
     holder, why, advice = _why_full(pool, window)
     sent_away = f", and {pool.timeouts} were sent away" if pool.timeouts else ""
-    waited = f"{took(pool.wait_p95_s)} (p95)" if pool.waits else f"without end, {pool.pending} of them now"
+    waited = (
+        f"{took(pool.longest_pending_s)} by now, {pool.pending} of them"
+        if pool.longest_pending_s > pool.wait_p95_s
+        else f"{took(pool.wait_p95_s)} (p95)"
+        if pool.waits
+        else f"in vain so far, {pool.pending} of them"
+    )
     return Finding(
         "pool_exhausted",
         pool.name,
@@ -100,7 +110,7 @@ def _why_full(pool: PoolNumbers, window: Window) -> tuple[HolderNumbers | None, 
             f"a leak, {oldest.who} has had one for {took(oldest.held_s)}",
             "Take connections with `async with pool.acquire()`, so that every way out gives them back.",
         )
-    elsewhere = [holder for holder in pool.holders if _is_elsewhere(holder)]
+    elsewhere = [holder for holder in pool.holders if _is_elsewhere(holder, pool.kind)]
     slow_use = pool.query_p95_s is not None and pool.use_p95_s > HELD_FACTOR * pool.query_p95_s
     if slow_use or (pool.holders and len(elsewhere) >= MAJORITY * len(pool.holders)):
         holder = elsewhere[0] if elsewhere else oldest
@@ -117,10 +127,15 @@ def _why_full(pool: PoolNumbers, window: Window) -> tuple[HolderNumbers | None, 
     )
 
 
-def _is_elsewhere(holder: HolderNumbers) -> bool:
+def _is_elsewhere(holder: HolderNumbers, kind: str) -> bool:
     """Whether who has a connection awaits something that is not its library's."""
-    drivers = [frame for frame in holder.frames if frame.startswith(_DRIVERS[:-2])]
-    return bool(holder.frames) and not drivers
+    own, others = _DRIVERS.get(kind, ()), [names for each, names in _DRIVERS.items() if each != kind]
+    if not holder.frames or any(frame.startswith(own) for frame in holder.frames):
+        return False
+    foreign = tuple(name for names in others for name in names)
+    return not holder.frames[0].startswith(_STREAMS) or any(
+        frame.startswith(foreign) for frame in holder.frames
+    )
 
 
 def executor_saturated(window: Window, history: History) -> list[Finding]:

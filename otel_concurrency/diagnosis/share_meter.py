@@ -247,6 +247,13 @@ class ExecutorMeter:
                     *(_sum(*pair) for pair in zip(_counts(before), _counts(level), strict=True)),
                 )
             levels[level.kind, level.name] = level
+        for row in _read(self._readers, "work"):
+            level = levels.get((row.kind, row.name))
+            if level is not None and level.queued is not None:
+                # What is not in line is at work: a pool's own count of idle threads is too high at times.
+                active = max(0, row.live - level.queued)
+                active = active if level.limit is None else min(active, level.limit)
+                levels[row.kind, row.name] = replace(level, active=active)
         return levels
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from otel_concurrency.diagnosis.evidence import (
     EVENT_STALLS,
     PROCESS,
+    computing,
     culprit_of,
     hurt,
+    is_contended,
     ms,
     percent,
     recent_stalls,
@@ -29,9 +31,6 @@ GIL_MEAN_S = 0.002
 GIL_MEAN_CRIT_S = 0.010
 GIL_CPU = (0.8, 1.3)
 """CPUs that a process takes whose threads take turns."""
-
-BUSY_THREAD = 0.02
-"""Share of a CPU from which on a thread counts as one that computes."""
 
 CALM_RUNQUEUE = 0.05
 """Below this, a wait for the GIL was no wait for a CPU."""
@@ -84,11 +83,12 @@ def gil_held_by_native(window: Window, history: History) -> list[Finding]:
     """Fire when C code kept the GIL so long that nobody else could go on."""
     stalls = recent_stalls(window, (), "native_gil_held")
     longest_s = max([window.gil_wait_max_s or 0.0, *(stall.took_s for stall in stalls)])
-    if not window.has_gil or longest_s < GIL_HELD_S or not (stalls or _one_thread_kept_it(window)):
+    is_seen = bool(stalls) and not is_contended(window)
+    if not window.has_gil or longest_s < GIL_HELD_S or not (is_seen or _one_thread_kept_it(window)):
         return []
     culprit, frames = culprit_of(stalls), stacks_of(stalls)
     if not stalls:
-        culprit, frames = _of_thread(max(_computing(window), key=lambda thread: thread.cpu))
+        culprit, frames = _of_thread(computing(window)[0])
     return [
         Finding(
             "gil_held_by_native",
@@ -114,13 +114,13 @@ def gil_held_by_native(window: Window, history: History) -> list[Finding]:
 def gil_contention(window: Window, history: History) -> list[Finding]:
     """Fire when threads that compute in Python take turns, and the loop has to wait for its own."""
     mean_s = window.gil_wait_mean_s or 0.0
-    computing = _computing(window)
+    busy = computing(window)
     stalls = recent_stalls(window, history, "gil_contention")
     cpu = window.cpu or 0.0
-    is_so = mean_s >= GIL_MEAN_S and GIL_CPU[0] <= cpu <= GIL_CPU[1] and len(computing) >= 2
+    is_so = mean_s >= GIL_MEAN_S and GIL_CPU[0] <= cpu <= GIL_CPU[1] and len(busy) >= 2
     if not window.has_gil or not (is_so or says_enough(stalls)):
         return []
-    others = [thread for thread in computing if not thread.runs_loop] or computing
+    others = [thread for thread in busy if not thread.runs_loop] or busy
     named = ", ".join(f"{thread.name} ({percent(thread.cpu)})" for thread in others[:3])
     severity: Severity = "crit" if mean_s >= GIL_MEAN_CRIT_S and hurt(window) else "warn"
     culprit, stacks = _of_thread(others[0]) if others else (culprit_of(stalls), ())
@@ -135,7 +135,7 @@ def gil_contention(window: Window, history: History) -> list[Finding]:
             evidence=(
                 Evidence("mean wait for the GIL", mean_s, "s", GIL_MEAN_S),
                 Evidence("CPUs taken by the process", cpu, "{cpu}", GIL_CPU[0]),
-                Evidence("threads that compute", len(computing), "{thread}", 2),
+                Evidence("threads that compute", len(busy), "{thread}", 2),
                 Evidence("stalls because of it", len(stalls), "{stall}", EVENT_STALLS),
             ),
             culprit=culprit,
@@ -174,15 +174,14 @@ def gc_pauses(window: Window, history: History) -> list[Finding]:
     ]
 
 
-def _computing(window: Window) -> list[ThreadNumbers]:
-    busy = [thread for thread in window.threads if thread.cpu >= BUSY_THREAD]
-    return sorted(busy, key=lambda thread: -thread.cpu)
-
-
 def _one_thread_kept_it(window: Window) -> bool:
     """Whether nobody else computed, and nobody lacked a CPU: then one thread must have had it."""
+    busy = computing(window)
+    # A loop that turns lets go of the GIL each time, though others may be too late to take it.
+    turns = any(thread.runs_loop for thread in busy)
     return (
-        len(_computing(window)) == 1
+        len(busy) == 1
+        and (not turns or any(loop.longest_s >= GIL_HELD_S for loop in window.loops))
         and all((loop.runqueue or 0.0) < CALM_RUNQUEUE for loop in window.loops)
         and not any(stall.cause != "native_gil_held" for stall in window.stalls)
         and window.gc_longest_s < GC_PAUSE_S

@@ -11,7 +11,7 @@ from otel_concurrency.probes.readers import Readers
 from otel_concurrency.probes.tasks import TaskCount
 
 SERVES = "run_asgi"
-"""What the task of a request is called under uvicorn and hypercorn. Elsewhere it is what ends most often."""
+"""What the task of a request is called under uvicorn and hypercorn; elsewhere it is a guess."""
 
 BASELINE_S = 3_600.0
 BASELINE_WINDOWS = 10
@@ -60,7 +60,7 @@ class TaskMeter:
         self._windows += 1
         ended = [row for row in rows if row.finished.count]
         asgi = [row for row in ended if row.function.endswith(SERVES)]
-        most = max(asgi or ended, key=lambda row: row.finished.count, default=None)
+        most = _most_like_requests(asgi or ended, self.serves)
         if most is None:
             return RequestNumbers()
         if most.function != self.serves:
@@ -81,6 +81,14 @@ class TaskMeter:
             past.popleft()
         so_far = state_since(past[0][2], last)
         return p95_s(so_far) if self._windows >= BASELINE_WINDOWS and so_far.count >= LEAST_BASELINE else None
+
+
+def _most_like_requests(rows: list[TaskCount], before: str) -> TaskCount | None:
+    """Return the function that ends most often, of equals the longest; the one of before while it is one."""
+    most = max((row.finished.count for row in rows), default=0)
+    equals = [row for row in rows if 2 * row.finished.count >= most]
+    known = next((row for row in equals if row.function == before), None)
+    return known if known is not None else max(equals, key=lambda row: row.finished.sum_ns / row.finished.count, default=None)
 
 
 def _numbers(before: TaskCount | None, now: TaskCount, finished: HistogramState) -> TaskNumbers:

@@ -137,6 +137,7 @@ class PoolNumbers:
         query_p95_s: How long their queries took; None where nobody tells.
         holders: Who has one, the longest first.
         connect_p95_s: What it took to make one.
+        longest_pending_s: For how long the first of those waits that do; 0 where nobody looked.
     """
 
     name: str
@@ -154,6 +155,7 @@ class PoolNumbers:
     query_p95_s: float | None = None
     holders: tuple[HolderNumbers, ...] = ()
     connect_p95_s: float = 0.0
+    longest_pending_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,11 +79,12 @@ class NativeWorkProbe:
                 name,
                 kind,
                 submitted,
+                live,
                 histogram_state(queued),
                 histogram_state(sent),
                 merge_run_times((function, histogram_state(times)) for function, times in run),
             )
-            for name, kind, submitted, queued, sent, run in self._native.peek()
+            for name, kind, submitted, live, queued, sent, run in self._native.peek()
         ]
 
     def reset(self) -> None:

@@ -78,6 +78,12 @@ class _Row:
             self.name,
             self.kind,
             self.submitted,
+            self.submitted
+            - self.finished
+            - self.cancelled
+            - self.rejected
+            - self.abandoned
+            - sum(self.failed.values()),
             self.queue_times.peek(),
             self.transfer_times.peek(),
             merge_run_times((name, times.peek()) for name, times in self.run_times.items()),

@@ -78,11 +78,15 @@ class PoolLevel:
 
 
 class PoolCount(NamedTuple):
-    """What is asked of a row every now and then; nothing is drained. Fields are as in `PoolRow`."""
+    """What is asked of a row every now and then; nothing is drained.
+
+    Fields are as in `PoolRow`; `live` are the work items that have not ended.
+    """
 
     name: str
     kind: str
     submitted: int
+    live: int
     queue_times: HistogramState
     transfer_times: HistogramState
     run_times: Mapping[str, HistogramState]

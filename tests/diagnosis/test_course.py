@@ -50,7 +50,7 @@ def test_what_happened_is_opened_at_once() -> None:
     ("later", "changes"),
     [
         (SO.with_(sentence="It computes much."), []),
-        (SO.with_(severity="info"), []),
+        (SO.with_(severity="info"), []),  # it stays what it was at its worst
         (SO.with_(severity="crit"), [("updated", SO.rule)]),
         (SO.with_(culprit=Culprit("app.b")), [("updated", SO.rule)]),
         (SO.with_(culprit=Culprit()), []),

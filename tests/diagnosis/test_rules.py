@@ -243,6 +243,9 @@ CALM = {
     "native": window(stalls=(stall("native_gil_held", 0.099),), gil_wait_max_s=0.099),
     "native, of whom nobody knows": window(gil_wait_max_s=0.1, threads=SPINNERS),
     "native, and no CPU": window({"runqueue": 0.05}, gil_wait_max_s=0.1, threads=SPINNERS[:1]),
+    "native, but the loop turns": window(
+        {"longest_s": 0.002}, gil_wait_max_s=2.0, threads=(replace(MAIN, cpu=0.6),)
+    ),
     "native, without a GIL": window(gil_wait_max_s=0.1, has_gil=False, threads=SPINNERS[:1]),
     "gil": window(gil_wait_mean_s=0.0019, cpu=1.0, threads=SPINNERS),
     "gil, one thread": window(gil_wait_mean_s=0.1, cpu=1.0, threads=SPINNERS[:1]),

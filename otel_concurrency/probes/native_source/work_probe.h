@@ -87,9 +87,23 @@ work_probe_read(WorkProbe *probe, PyObject *Py_UNUSED(ignored))
     return result;
 }
 
+/* Work items of a row that have not ended. */
+static long long
+work_row_live(WorkRow *row)
+{
+    long long live = (long long)(row->submitted - row->finished - row->cancelled - row->rejected - row->abandoned);
+    PyObject *name;
+    PyObject *count;
+    Py_ssize_t place = 0;
+    while (PyDict_Next(row->failed, &place, &name, &count)) {
+        live -= PyLong_AsLongLong(count);
+    }
+    return live;
+}
+
 PyDoc_STRVAR(work_peek_doc,
 "peek()\n--\n\n"
-"Return (pool name, kind, submitted, queue times, transfer times, run times) of each row; nothing is drained.");
+"Return (pool name, kind, submitted, live, queue times, transfer times, run times) of each row; nothing is drained.");
 
 static PyObject *
 work_probe_peek(WorkProbe *probe, PyObject *Py_UNUSED(ignored))
@@ -99,11 +113,13 @@ work_probe_peek(WorkProbe *probe, PyObject *Py_UNUSED(ignored))
     for (Py_ssize_t i = 0; result != NULL && i < probe->row_count; i++) {
         WorkRow *row = probe->rows[i];
         unsigned long long submitted = row->submitted;
+        long long live = work_row_live(row);
         PyObject *queued = histogram_peek(&row->queue_times);
         PyObject *transferred = queued != NULL ? histogram_peek(&row->transfer_times) : NULL;
         PyObject *run = transferred != NULL ? run_times_read(row, histogram_peek) : NULL;
         PyObject *item = run != NULL
-                             ? Py_BuildValue("(OOKOOO)", row->name, row->kind, submitted, queued, transferred, run)
+                             ? Py_BuildValue("(OOKLOOO)", row->name, row->kind, submitted, live, queued, transferred,
+                                             run)
                              : NULL;
         Py_XDECREF(queued);
         Py_XDECREF(transferred);
