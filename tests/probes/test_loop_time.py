@@ -465,9 +465,12 @@ def test_a_libuv_loop_that_waits_is_seen_waiting() -> None:
     readings = []
 
     def look() -> None:
+        deadline = time.monotonic() + 30
+        while timer.read().iteration_ns != -1 and time.monotonic() < deadline:
+            time.sleep(0.001)  # on its way to its first wait
         for _ in range(2):
-            time.sleep(0.02)
             readings.append(timer.read())
+            time.sleep(0.02)
         loop.call_soon_threadsafe(loop.stop)
 
     timer.begin_libuv(*libuv_of(loop))
