@@ -1,4 +1,4 @@
-"""What pyproject.toml cannot say: a C extension that may fail to build, and the shop that goes into a wheel.
+"""What pyproject.toml cannot say: a C extension that may fail to build, and what else goes into a wheel.
 
 Without a compiler, on PyPy and on free-threaded builds the pure twin serves
 (`otel_concurrency/probes/pure.py`).
@@ -15,13 +15,14 @@ from setuptools import Extension, setup
 from setuptools.command.build_py import build_py
 
 
-class BuildWithShop(build_py):
-    """Puts the shop beside the package, where `otel-concurrency demo` looks for it first."""
+class BuildWithNeighbours(build_py):
+    """Puts into the package what `otel-concurrency` looks for there first: for `demo` and for `stack`."""
 
     def run(self) -> None:
         super().run()
         if not self.editable_mode:
-            self.copy_tree("examples/shop", f"{self.build_lib}/otel_concurrency/examples/shop")
+            for folder in ("examples/shop", "collector-config"):
+                self.copy_tree(folder, f"{self.build_lib}/otel_concurrency/{folder}")
 
 
 native_can_serve = (
@@ -38,4 +39,4 @@ extension = Extension(
     if os.name == "nt"
     else ["-O2", "-fno-plt", "-std=c11", "-Wall", "-Wextra", "-Wno-unused-parameter"],
 )
-setup(ext_modules=[extension] if native_can_serve else [], cmdclass={"build_py": BuildWithShop})
+setup(ext_modules=[extension] if native_can_serve else [], cmdclass={"build_py": BuildWithNeighbours})

@@ -13,6 +13,7 @@ from benchmarks import (
     console,
     logs,
     loops,
+    outage,
     pools,
     report,
     request,
@@ -45,6 +46,7 @@ def main() -> int:
             "request",
             "exit",
             "snapshot",
+            "outage",
             "all",
         ],
         default="all",
@@ -96,6 +98,12 @@ def main() -> int:
         print(f"\n{text}" if arguments.part == "all" else text, flush=True)
     if arguments.part in ("snapshot", "all"):
         text, data["snapshot"] = snapshot.run(snapshot.QUICK if arguments.quick else snapshot.FULL)
+        print(f"\n{text}" if arguments.part == "all" else text, flush=True)
+    if arguments.part in ("outage", "all"):
+        try:
+            text, data["outage"] = outage.run(outage.QUICK if arguments.quick else outage.FULL)
+        except outage.NotBuiltError as reason:  # no failure: it is an extra
+            text = f"## A backend that is away\n\nNot measured: {reason}"
         print(f"\n{text}" if arguments.part == "all" else text, flush=True)
     if arguments.json:
         arguments.json.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")

@@ -38,8 +38,9 @@ FLOORS = {  # room or module at the top of the package: its floor
     "doctor": 5,
     "endpoints": 5,
     "pytest_plugin": 5,
+    "stack": 5,
 }
-WITHOUT_OPENTELEMETRY = ("diagnosis", "snapshot", "timeline")
+WITHOUT_OPENTELEMETRY = ("diagnosis", "snapshot", "stack", "timeline")
 MODULES = sorted(ROOT.rglob("*.py"))
 
 

@@ -1,8 +1,9 @@
-"""Runs one program of the shop: `python examples/shop storefront`, `… warehouse`, or `… traffic`.
+"""Runs one program of the shop: `python examples/shop storefront`, `… warehouse`, `… worker`, or `… traffic`.
 
 A service prints one line when it takes connections (`storefront listening on http://127.0.0.1:8000`),
 ends in order on SIGTERM and SIGINT, and uses uvloop where it is installed. With `--port 0` it takes a
-free port.
+free port. `--broker` (Redis, Celery) and `--database` (PostgreSQL, asyncpg) are optional; without them a
+service keeps to itself.
 """
 
 from __future__ import annotations
@@ -26,8 +27,13 @@ def main() -> None:
     storefront = programs.add_parser("storefront", parents=[service], help="takes orders")
     storefront.add_argument("--port", type=int, default=8000)
     storefront.add_argument("--warehouse", default="http://127.0.0.1:8001", help="URL of the warehouse")
+    storefront.add_argument("--broker", help="URL of the Redis through which workers get receipts to mail")
     warehouse = programs.add_parser("warehouse", parents=[service], help="puts items aside")
     warehouse.add_argument("--port", type=int, default=8001)
+    warehouse.add_argument("--database", help="URL of the PostgreSQL that counts the stock")
+    worker = programs.add_parser("worker", help="mails receipts: a Celery worker")
+    worker.add_argument("--broker", default="redis://127.0.0.1:6379/0", help="default %(default)s")
+    worker.add_argument("--processes", type=int, default=2)
     traffic = programs.add_parser("traffic", help="sends requests and prints what it did as JSON")
     traffic.add_argument("--url", default="http://127.0.0.1:8000", help="URL of the storefront")
     traffic.add_argument("--requests", type=int, default=60)
@@ -40,10 +46,19 @@ def main() -> None:
         done = asyncio.run(drive(options.url, requests=options.requests, concurrency=options.concurrency))
         print(json.dumps(done.as_dict(), indent=2))
         return
+    if options.program == "worker":
+        import receipts  # the only program that needs Celery in any case
+
+        receipts.app.conf.broker_url = options.broker
+        receipts.work(options.processes)
+        return
     # By name, not as __main__: so its coroutines are called `storefront.place_order` wherever they are seen.
     app = importlib.import_module(options.program).app
     if options.program == "storefront":
         app.state.warehouse_url = options.warehouse
+        app.state.broker_url = options.broker
+    if options.program == "warehouse":
+        app.state.database_url = options.database
     serve(app, options.program, options.host, options.port)
 
 

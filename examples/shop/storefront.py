@@ -19,6 +19,9 @@ How many tasks the traffic makes, exactly:
   failed), 1 `quote_shipping`, and N requests to the warehouse.
 - `GET /catalog` = 1 `fetch_stock`, 1 `fetch_prices`, and 1 request to the warehouse.
 - A running process = 1 `refresh_prices`, cancelled at its end.
+
+With a broker, `send_receipt` hands the receipt to a worker (`receipts.py`), in one work item of the loop's
+thread pool.
 """
 
 from __future__ import annotations
@@ -66,6 +69,10 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Keep one client session and one price refresher as long as the program runs."""
     async with aiohttp.ClientSession(app.state.warehouse_url) as session:
         app.state.session = session
+        if app.state.broker_url is not None:
+            import receipts  # it needs Celery
+
+            receipts.app.conf.broker_url = app.state.broker_url
         refresher = asyncio.create_task(refresh_prices())
         yield
         refresher.cancel()
@@ -74,6 +81,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 app = FastAPI(title="shop", lifespan=lifespan)
 app.state.warehouse_url = "http://127.0.0.1:8001"
+app.state.broker_url = None
 
 
 @app.post("/checkout")
@@ -139,8 +147,14 @@ async def score_risk(customer: int) -> str:
 
 
 async def send_receipt(receipt: dict[str, Any]) -> None:
-    """Mail the receipt after the answer has gone out."""
-    await asyncio.sleep(0.02)
+    """Mail the receipt after the answer has gone out, or have a worker do it."""
+    if app.state.broker_url is None:
+        await asyncio.sleep(0.02)
+    else:
+        from receipts import mail
+
+        # Celery's client blocks, so a thread of the loop's own pool sends.
+        await asyncio.to_thread(mail.delay, receipt["number"], receipt["total"])
     log.info("order %d: receipt sent", receipt["number"])
 
 

@@ -12,6 +12,9 @@ How many tasks the traffic makes, exactly:
 
 - `POST /reserve/{item}` = 1 `fetch_from_shelf` and 1 `check_quality`.
 - `GET /stock` = none of its own.
+
+With a database, each `POST /reserve/{item}` is one statement on a connection of a pool that has two, and each
+`GET /stock` is one.
 """
 
 from __future__ import annotations
@@ -20,11 +23,15 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request
 
 TOP_SHELF_ITEM = 13
 SOLD_OUT_ITEM = 99
+
+STOCK = {item: 0 if item == SOLD_OUT_ITEM else 10 + item for item in (*range(1, 14), SOLD_OUT_ITEM)}
+CONNECTIONS = 2
 
 log = logging.getLogger("shop.warehouse")
 
@@ -33,10 +40,20 @@ log = logging.getLogger("shop.warehouse")
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Make the ladder inside the running loop, as Python 3.9's locks taught everyone to."""
     app.state.ladder = asyncio.Lock()
-    yield
+    if app.state.database_url is None:
+        yield
+        return
+    import asyncpg  # nobody else needs it
+
+    async with asyncpg.create_pool(app.state.database_url, min_size=1, max_size=CONNECTIONS) as pool:
+        await make_table(pool)
+        app.state.pool = pool
+        yield
 
 
 app = FastAPI(title="warehouse", lifespan=lifespan)
+app.state.database_url = None
+app.state.pool = None
 
 
 @app.post("/reserve/{item}")
@@ -48,13 +65,18 @@ async def reserve(item: int, request: Request) -> dict[str, str]:
     if not found:
         log.warning("item %d is sold out", item)
         raise HTTPException(409, f"item {item} is sold out")
+    if request.app.state.pool is not None:
+        await request.app.state.pool.execute("UPDATE stock SET reserved = reserved + 1 WHERE item = $1", item)
     return {"quality": quality}
 
 
 @app.get("/stock")
-async def stock() -> dict[int, int]:
-    """Count what is left of each item."""
-    return {item: 0 if item == SOLD_OUT_ITEM else 10 + item for item in (*range(1, 14), SOLD_OUT_ITEM)}
+async def stock(request: Request) -> dict[int, int]:
+    """Count what is left of each item; the shelves are filled up again before they are empty."""
+    if request.app.state.pool is None:
+        return STOCK
+    rows = await request.app.state.pool.fetch("SELECT item, amount FROM stock ORDER BY item")
+    return {row["item"]: row["amount"] for row in rows}
 
 
 async def fetch_from_shelf(item: int, ladder: asyncio.Lock) -> bool:
@@ -72,3 +94,14 @@ async def check_quality(item: int) -> str:
     """Look the item over."""
     await asyncio.sleep(0.003)
     return "A" if item % 2 else "B"
+
+
+async def make_table(pool: Any) -> None:
+    """Put the stock into the database, unless it is there."""
+    await pool.execute(
+        "CREATE TABLE IF NOT EXISTS stock "
+        "(item int PRIMARY KEY, amount int NOT NULL, reserved int NOT NULL DEFAULT 0)"
+    )
+    await pool.executemany(
+        "INSERT INTO stock (item, amount) VALUES ($1, $2) ON CONFLICT DO NOTHING", list(STOCK.items())
+    )

@@ -18,4 +18,5 @@ NAMES = (
     "diagnose",
     "record",
     "doctor",
+    "stack",
 )  # in the order in which the help lists them

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from _stack.state import State
+from otel_concurrency.stack.state import State
 
 T = TypeVar("T")
 

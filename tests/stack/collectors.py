@@ -11,9 +11,8 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import ProxyHandler, build_opener
 
-from _stack.paths import CONFIGURATION, binary_path, stack_folder
-from _stack.pins import RECIPES
-
+from otel_concurrency.stack.paths import CONFIGURATION, binary_path, stack_folder
+from otel_concurrency.stack.pins import RECIPES
 from tests.stack.backend import eventually
 
 LOOPBACK = "127.0.0.1"
@@ -41,14 +40,15 @@ def nobody() -> Iterator[str]:
 
 @contextmanager
 def collector(
-    name: str, folder: Path, health_port: int, settings: Mapping[str, str]
+    name: str, folder: Path, health_port: int, settings: Mapping[str, str], *, file: Path | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run the collector with `collector-config/<name>.yaml` until the end of the block."""
+    """Run the collector with `collector-config/<name>.yaml`, or that file, until the end of the block."""
+    file = file or CONFIGURATION / f"{name}.yaml"
     environ = {key: value for key, value in os.environ.items() if not key.startswith("OTEL_")}
     log = folder / f"{name}.log"
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [str(binary_path(RECIPES[0], stack_folder())), f"--config={CONFIGURATION / f'{name}.yaml'}"],
+            [str(binary_path(RECIPES[0], stack_folder())), f"--config={file}"],
             env={**environ, **settings},
             stdout=output,
             stderr=output,

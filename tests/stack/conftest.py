@@ -1,6 +1,6 @@
 """The real collector, Jaeger and Prometheus, started once a test session.
 
-Leans on `scripts/_stack`, the machinery behind `scripts/stack`: tests and people start the same thing.
+Leans on `otel_concurrency/stack`, the machinery behind `otel-concurrency stack`: people start the same.
 """
 
 from __future__ import annotations
@@ -15,11 +15,10 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
-from _stack import stack
-from _stack.go import tell_on_stderr
-from _stack.paths import missing_binaries, stack_folder
-from _stack.process import Identity
-
+from otel_concurrency.commands.stack import tell
+from otel_concurrency.stack import stack
+from otel_concurrency.stack.paths import missing_binaries, stack_folder
+from otel_concurrency.stack.process import Identity
 from tests.stack.backend import Backend
 
 
@@ -37,13 +36,13 @@ def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
     """The running stack, on ports and in a folder of its own."""
     folder = stack_folder()
     sessions = folder / "sessions"
-    stack.sweep(sessions, tell_on_stderr)
+    stack.sweep(sessions, tell)
     state = sessions / str(os.getpid())
     try:
-        yield Backend(stack.up(folder, state, tell_on_stderr, owner=Identity.of(os.getpid())))
+        yield Backend(stack.up(folder, state, tell, owner=Identity.of(os.getpid())))
     finally:
-        stack.down(state, tell_on_stderr)
+        stack.down(state, tell)
         if request.session.testsfailed:
-            tell_on_stderr(f"the logs of this session: {state}")
+            tell(f"the logs of this session: {state}")
         else:
             shutil.rmtree(state, ignore_errors=True)

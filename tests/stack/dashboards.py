@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import yaml
-from _stack.paths import CONFIGURATION
+
+from otel_concurrency.stack.paths import CONFIGURATION
 
 DASHBOARDS = sorted((CONFIGURATION / "dashboards").glob("*.json"))
 
@@ -31,6 +32,13 @@ def panels(board: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield panel
 
 
+def source(kind: str) -> dict[str, Any]:
+    """Return the `jsonData` of a data source of Grafana's."""
+    loaded = yaml.safe_load((CONFIGURATION / "grafana-datasources.yaml").read_text(encoding="utf-8"))
+    found: dict[str, Any] = next(one for one in loaded["datasources"] if one["type"] == kind)["jsonData"]
+    return found
+
+
 def expressions() -> list[tuple[str, str]]:
     """Return where an expression of PromQL stands, and the expression."""
     found = [
@@ -50,11 +58,9 @@ def expressions() -> list[tuple[str, str]]:
         found += [(f"{path.stem}: ${one['name']}", one["query"]) for one in board["templating"]["list"]]
     for name in ("recording", "alerts"):
         found += [(rule.get("alert") or rule["record"], rule["expr"]) for rule in rules(name)]
-    sources = yaml.safe_load((CONFIGURATION / "grafana-datasources.yaml").read_text(encoding="utf-8"))
-    jaeger = next(one for one in sources["datasources"] if one["type"] == "jaeger")
     found += [
         (one["name"], one["query"].replace("$$__tags", 'job="shop"'))
-        for one in jaeger["jsonData"]["tracesToMetrics"]["queries"]
+        for one in source("jaeger")["tracesToMetrics"]["queries"]
     ]
     return found
 

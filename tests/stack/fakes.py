@@ -1,4 +1,4 @@
-"""Stand-ins for the three programs and for Go, so that the script is tested where neither is there."""
+"""Stand-ins for the programs and for Go, so that the script is tested where neither is there."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import os
 import sys
 from pathlib import Path
 
-from _stack.paths import binary_path
-from _stack.pins import RECIPES
+from otel_concurrency.stack.paths import binary_path
+from otel_concurrency.stack.pins import RECIPES
 
 # Serves every port it is given. FAKE_<NAME> chooses another fate: `exits`, `unready` or `stubborn`.
 PROGRAM = """#!{python}

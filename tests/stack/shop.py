@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from _stack.paths import TREE
-
 from tests.stack.backend import Backend, Series, eventually
+from tests.stack.places import TREE
 
 REQUESTS = 60
 
@@ -141,12 +140,21 @@ def run_shop(backend: Backend, logs: Path) -> ShopRun:
 
 @contextmanager
 def service(
-    name: str, logs: Path, exporter: Mapping[str, str], *arguments: str
+    name: str,
+    logs: Path,
+    exporter: Mapping[str, str],
+    *arguments: str,
+    program: str = "",
+    says: str = "listening on ",
 ) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    """Run one service under the distro and yield its process and address; it is ended at the latest here."""
-    program = "storefront" if name == "shop" else name
+    """Run one program of the shop under the distro; yield its process, and what follows `says` in its output.
+
+    It is ended at the latest here.
+    """
+    program = program or ("storefront" if name == "shop" else name)
     log = logs / f"{name}.log"
-    command = [str(INSTRUMENT), sys.executable, str(SHOP), program, "--port=0", *arguments]
+    port = [] if program == "worker" else ["--port=0"]
+    command = [str(INSTRUMENT), sys.executable, str(SHOP), program, *port, *arguments]
     with log.open("wb") as output:
         process = subprocess.Popen(
             command,
@@ -159,11 +167,11 @@ def service(
         assert process.poll() is None, (
             f"{name} ended with {process.returncode}: {log.read_text(encoding='utf-8')}"
         )
-        _, _, rest = log.read_text(encoding="utf-8").partition("listening on ")
-        return rest.partition("\n")[0] if "\n" in rest else ""
+        _, _, rest = log.read_text(encoding="utf-8").partition(says)
+        return (rest.partition("\n")[0] or says) if "\n" in rest else ""
 
     try:
-        yield process, eventually(f"{name} listens", address)
+        yield process, eventually(f"{name} says where it listens", address)
     finally:
         process.terminate()
         try:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -21,12 +24,39 @@ from opentelemetry.sdk.trace.export import SpanExportResult
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.trace import SpanContext, SpanKind, TraceFlags
 
+from benchmarks.relay import relay
 from tests.stack.backend import Backend, eventually
 from tests.stack.collectors import LOOPBACK, collector, free_ports, nobody
+from tests.stack.shop import INSTRUMENT
 
 pytestmark = pytest.mark.stack
 
 SPANS_A_BATCH = 50
+MIB = 2**20
+MADE = 5_000
+
+PROGRAM = f"""
+import os, signal, time
+from opentelemetry import trace
+
+tracer = trace.get_tracer("tests")
+agent = int(os.environ["AGENT"])
+
+def make(count):
+    for number in range(count):
+        tracer.start_span(f"span {{number}}").end()
+
+make(50)
+trace.get_tracer_provider().force_flush()
+os.kill(agent, signal.SIGSTOP)
+try:
+    make({MADE} - 100)
+    time.sleep(3)
+finally:
+    os.kill(agent, signal.SIGCONT)
+trace.get_tracer_provider().force_flush()
+make(50)
+"""
 IDS = RandomIdGenerator()
 
 
@@ -40,8 +70,8 @@ class Agent:
         self.exporter = OTLPSpanExporter(f"http://{LOOPBACK}:{self.http}/v1/traces", timeout=5)
 
     @contextmanager
-    def running(self, **more: str) -> Iterator[None]:
-        """Run it until the end of the block, where it is killed."""
+    def running(self, **more: str) -> Iterator[subprocess.Popen[bytes]]:
+        """Run it until the end of the block, where it is killed; yield its process."""
         settings = {
             "AGENT_GRPC_PORT": str(self._grpc),
             "AGENT_HTTP_PORT": str(self.http),
@@ -53,7 +83,7 @@ class Agent:
             **more,
         }
         with collector("agent", self._folder, self._health, settings) as process:
-            yield
+            yield process
             process.send_signal(signal.SIGKILL)
             process.wait()
 
@@ -162,3 +192,95 @@ def test_what_no_longer_fits_is_refused_and_the_rest_arrives(backend: Backend, t
     with agent.running(**limit):
         eventually("what was taken", agent.arrived, lambda ids: len(ids) >= len(taken))
     assert sorted(agent.arrived()) == sorted(taken)
+
+
+def test_its_file_stays_below_its_limit_and_what_it_took_arrives(backend: Backend, tmp_path: Path) -> None:
+    """The queue says no before the file would, and the file has room for what a kill leaves in between."""
+    agent = Agent(backend, tmp_path)
+    agent.exporter = OTLPSpanExporter(f"http://{LOOPBACK}:{agent.http}/v1/traces", timeout=1)
+    limit = {"AGENT_QUEUE_BYTES": str(8 * MIB), "AGENT_DISK_BYTES": str(80 * MIB)}
+    with nobody() as away, agent.running(TRACES_ENDPOINT=away, **limit):
+        answers = [agent.send(padding=20_000) for _ in range(12)]
+        taken = [span_id for ids in answers for span_id in ids]
+        assert 6 * MIB < len(taken) * 20_000 <= 8 * MIB
+        files = [file.stat().st_size for file in (tmp_path / "queue").iterdir()]
+        assert max(files) <= 80 * MIB
+    with agent.running(**limit):
+        eventually("what was taken", agent.arrived, lambda ids: len(ids) >= len(taken))
+    assert sorted(agent.arrived()) == sorted(taken)
+
+
+def test_a_slow_backend_slows_nobody_down(backend: Backend, tmp_path: Path) -> None:
+    """Whatever goes to Jaeger takes seconds; the agent has answered all senders before the first is there."""
+    agent = Agent(backend, tmp_path)
+    with relay(backend.endpoints["jaeger_otlp"]) as way, agent.running(TRACES_ENDPOINT=way.address):
+        way.delay_s = 5.0
+        way.is_used.clear()  # by the agent's start
+        taken = agent.send()
+        assert way.is_used.wait(30)
+        taken += [span_id for _ in range(19) for span_id in agent.send()]
+        assert len(taken) == 20 * SPANS_A_BATCH
+        assert agent.arrived() == []
+        way.delay_s = 0.1
+        eventually("all spans", agent.arrived, lambda ids: len(ids) >= len(taken))
+    assert sorted(agent.arrived()) == sorted(taken)
+
+
+@pytest.mark.scenario
+@pytest.mark.timeout(300)
+def test_an_outage_of_a_minute_under_load_loses_nothing(backend: Backend, tmp_path: Path) -> None:
+    """Jaeger and Prometheus away, the agent killed in the middle of it."""
+    agent = Agent(backend, tmp_path)
+    taken: list[str] = []
+    with nobody() as away:
+        gone = {"TRACES_ENDPOINT": away, "PROMETHEUS_URL": f"http://{away}"}
+        for _ in range(2):
+            with agent.running(**gone):
+                end = time.monotonic() + 30
+                while time.monotonic() < end:
+                    taken += agent.send()
+                    time.sleep(0.1)
+    assert agent.arrived() == []
+    with agent.running():
+        eventually("all spans", agent.arrived, lambda ids: len(set(ids)) >= len(taken))
+    assert sorted(agent.arrived()) == sorted(taken)
+
+
+def test_what_the_sdk_had_to_drop_is_counted_exactly(backend: Backend, tmp_path: Path) -> None:
+    """The agent stands still for a while: arrived, dropped and failed are what was made."""
+    agent = Agent(backend, tmp_path)
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM, encoding="utf-8")
+    with agent.running() as process:
+        environ = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("OTEL_")},
+            "OTEL_SERVICE_NAME": agent.service,
+            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{LOOPBACK}:{agent.http}",
+            "OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED": "true",
+            "OTEL_BSP_MAX_QUEUE_SIZE": "500",
+            "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "100",
+            "OTEL_BSP_SCHEDULE_DELAY": "100",
+            "AGENT": str(process.pid),
+        }
+        ended = subprocess.run(
+            [str(INSTRUMENT), sys.executable, str(program)],
+            env=environ,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert ended.returncode == 0, ended.stderr
+        job = f'job="{agent.service}"'
+        dropped = f'otel_sdk_processor_span_processed_total{{{job},error_type="queue_full"}}'
+        failed = f'otel_sdk_exporter_span_exported_total{{{job},error_type!=""}}'
+
+        def counts() -> dict[str, int]:
+            return {
+                "arrived": len(set(agent.arrived())),
+                "dropped": sum(int(one.value or 0) for one in backend.series(dropped)),
+                "failed": sum(int(one.value or 0) for one in backend.series(failed)),
+            }
+
+        found = eventually("all are told of", counts, lambda found: sum(found.values()) >= MADE)
+    assert sum(found.values()) == MADE
+    assert found["dropped"] > 0

@@ -5,21 +5,24 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
+import subprocess
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from _stack import pins
-from _stack.paths import TREE
+
+from otel_concurrency.stack import pins
+from tests.stack.places import TREE
 
 COMPOSE: dict[str, Any] = yaml.safe_load((TREE / "docker-compose.yml").read_text(encoding="utf-8"))
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 MORE = TREE / "collector-config" / "publish-otlp.yaml"
 
 # Nothing in the image can ask (the collectors), or there is nothing to ask.
-WITHOUT_HEALTH_CHECK = {"agent", "gateway", "queues", "traffic"}
+WITHOUT_HEALTH_CHECK = {"agent", "gateway", "queues", "traffic", "worker"}
 
 
 def mounts() -> list[tuple[str, str]]:
@@ -50,7 +53,7 @@ def test_it_is_what_the_specification_of_compose_allows(file: Path) -> None:
 
 
 def test_the_images_are_the_versions_that_the_tests_run() -> None:
-    """Whoever runs the compose file gets what was tested; the last two run nowhere here."""
+    """Whoever runs the compose file gets what was tested; the last one runs nowhere here."""
     collector = f"otel/opentelemetry-collector-contrib:{pins.COLLECTOR}"
     assert {name: service["image"] for name, service in SERVICES.items() if "build" not in service} == {
         "queues": f"prom/prometheus:v{pins.PROMETHEUS}",
@@ -60,7 +63,23 @@ def test_the_images_are_the_versions_that_the_tests_run() -> None:
         "prometheus": f"prom/prometheus:v{pins.PROMETHEUS}",
         "loki": f"grafana/loki:{pins.LOKI}",
         "grafana": f"grafana/grafana:{pins.GRAFANA}",
+        "redis": f"redis:{pins.REDIS}-alpine",
+        "postgres": f"postgres:{pins.POSTGRES}-alpine",
     }
+
+
+def test_redis_and_postgresql_are_of_the_line_that_the_tests_run() -> None:
+    """Debian's patches move on their own."""
+    redis, postgres = shutil.which("redis-server"), sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
+    if redis is None or not postgres:
+        pytest.skip("needs redis-server and PostgreSQL (Debian: apt-get install redis-server postgresql)")
+    told = [
+        subprocess.run([str(command), "--version"], capture_output=True, text=True, check=True).stdout
+        for command in (redis, postgres[-1])
+    ]
+    if "Debian 15." in told[1]:
+        assert f"v={pins.REDIS.rpartition('.')[0]}." in told[0]
+        assert f"(PostgreSQL) {pins.POSTGRES.partition('.')[0]}." in told[1]
 
 
 def test_everything_that_is_mounted_exists() -> None:
@@ -127,7 +146,13 @@ def test_nobody_waits_for_the_health_of_what_has_no_check() -> None:
         if how == "service_healthy"
     }
     assert {other for _, other in waits} & WITHOUT_HEALTH_CHECK == set()
-    assert waits == {("storefront", "warehouse"), ("traffic", "storefront")}
+    assert waits == {
+        ("storefront", "redis"),
+        ("storefront", "warehouse"),
+        ("traffic", "storefront"),
+        ("warehouse", "postgres"),
+        ("worker", "redis"),
+    }
 
 
 def test_only_who_gives_folders_away_is_root() -> None:
@@ -143,9 +168,9 @@ def test_only_who_gives_folders_away_is_root() -> None:
 
 def test_every_variable_of_a_collector_is_one_that_its_configuration_reads() -> None:
     """A misspelt variable is the default without a word."""
-    for name in ("agent", "gateway", "jaeger"):
+    for name in ("agent", "gateway", "jaeger", "loki"):
         text = (TREE / "collector-config" / f"{name}.yaml").read_text(encoding="utf-8")
-        read = set(re.findall(r"\$\{env:(\w+)", text))
+        read = set(re.findall(r"\$\{(?:env:)?([A-Z_]+)", text))
         assert set(SERVICES[name]["environment"]) - read == set(), name
 
 
@@ -154,11 +179,11 @@ def test_the_shop_is_started_with_words_that_it_knows() -> None:
     text = (TREE / "examples" / "shop" / "__main__.py").read_text(encoding="utf-8")
     flags = {
         argument.partition("=")[0]
-        for name in ("storefront", "warehouse", "traffic")
+        for name in ("storefront", "warehouse", "worker", "traffic")
         for argument in SERVICES[name]["command"][1:]
     }
     assert {flag for flag in flags if f'"{flag}"' not in text} == set()
-    assert len(flags) == 4
+    assert len(flags) == 6
 
 
 def test_the_shop_is_built_from_this_tree() -> None:

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 import yaml
 from _prometheus_names import prometheus_label, prometheus_name
-from _stack.paths import CONFIGURATION, TREE
 from opentelemetry.semconv._incubating.metrics import otel_metrics
 
 from otel_concurrency.signals import names
+from otel_concurrency.stack.paths import CONFIGURATION
 from tests.stack.dashboards import DASHBOARDS, expressions, panels, recorded
+from tests.stack.places import TREE
 
 # Prometheus' own: what fires now.
 OF_PROMETHEUS = {"ALERTS"}

@@ -7,8 +7,10 @@ import subprocess
 
 import pytest
 import yaml
-from _stack.paths import CONFIGURATION, TREE, binary_path, stack_folder
-from _stack.pins import RECIPES
+
+from otel_concurrency.stack.paths import CONFIGURATION, binary_path, stack_folder
+from otel_concurrency.stack.pins import RECIPES
+from tests.stack.places import TREE
 
 RULES = CONFIGURATION / "rules"
 UNIT_TESTS = TREE / "tests" / "stack" / "alerts" / "alerts.yaml"

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from _stack.paths import binary_path, stack_folder
-from _stack.pins import RECIPES
 
+from otel_concurrency.stack.paths import binary_path, stack_folder
+from otel_concurrency.stack.pins import RECIPES
 from tests.e2e.conftest import COMMAND, clean_environ
 from tests.stack.backend import Backend, Series, eventually
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import _servers as servers
 import pytest
-from _stack import servers
 
 
 @pytest.fixture

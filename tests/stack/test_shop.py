@@ -8,11 +8,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from _stack.paths import TREE
 
 from otel_concurrency.signals import names
 from tests.stack.backend import Backend, Span, eventually
 from tests.stack.dashboards import expressions, filled_in, rules
+from tests.stack.places import TREE
 from tests.stack.shop import REQUESTS, ShopRun, run_shop
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]  # a run of the shop, on a busy machine
@@ -36,6 +36,9 @@ NOT_IN_THE_SHOP = (
     "asyncio_queue_limit",  # no queue has one
     "asyncio_sync_hold_duration",  # only with names
     "asyncio_timeout_expired",  # nothing takes so long
+    "concurrency_diagnosis_",  # nothing is wrong for long enough
+    "concurrency_limit_",
+    "python_function_duration",  # nothing is timed
     "celery_",
     "db_client_",
     "cpython_gil_probes",
@@ -56,6 +59,9 @@ EMPTY_WHERE_ALL_IS_WELL = (
     "asyncio_queue_",
     *NOBODY_WAITS,
     "asyncio_sync_hold_duration",  # only with names
+    "concurrency_diagnosis_",  # nothing is wrong for long enough
+    "concurrency_limit_",  # no limiter,
+    "python_function_duration",  # and nothing is timed
     "otelcol_exporter_send_failed_",
     "otelcol_exporter_enqueue_failed_",
     "otelcol_receiver_refused_",
@@ -204,9 +210,7 @@ def test_the_names_in_the_docs_are_those_in_prometheus(shop: ShopRun, backend: B
     rows = re.findall(r"^\| `([a-z_.]+)` \| ([a-z -]+) \|.*\| `(\w+)` \|$", text, re.MULTILINE)
     assert [row[0] for row in rows] == [instrument.name for instrument in names.INSTRUMENTS]
 
-    ours = (
-        "(asyncio|celery|cpython|db_client|http_client_(open|connection)|otel_concurrency|python|process)_.*"
-    )
+    ours = "(asyncio|celery|concurrency|cpython|db_client|http_client_(open|connection)|otel_concurrency|python|process)_.*"
     found = backend.series(f'{{__name__=~"{ours}|http_server_active_requests",job="shop"}}')
     seen = {one.labels["__name__"] for one in found}
     assert seen - {name for _, _, name in rows} == set()

@@ -7,13 +7,21 @@ import os
 from pathlib import Path
 
 import pytest
-from _stack import go as go_command
-from _stack import pins
-from _stack.build import build
-from _stack.errors import StackError
-from _stack.paths import MANIFEST, binary_path, build_key, cache_folder, missing_binaries, stack_folder
-from _stack.pins import RECIPES
 
+from otel_concurrency.stack import go as go_command
+from otel_concurrency.stack import pins
+from otel_concurrency.stack.build import build
+from otel_concurrency.stack.errors import StackError
+from otel_concurrency.stack.paths import (
+    MANIFEST,
+    binary_path,
+    build_key,
+    cache_folder,
+    missing_binaries,
+    stack_folder,
+)
+from otel_concurrency.stack.pins import RECIPES
+from otel_concurrency.stack.stack import STARTED
 from tests.stack.fakes import install_go
 
 
@@ -130,9 +138,24 @@ def test_without_a_new_enough_go_it_says_which_one_it_needs(
 def test_an_edited_manifest_is_another_collector_and_the_same_jaeger(tmp_path: Path) -> None:
     """The key covers what decides the binary, and nothing else."""
     edited = tmp_path / "builder.yaml"
-    edited.write_text(MANIFEST.read_text(encoding="utf-8") + "# one more component\n", encoding="utf-8")
-    same = {recipe.name: build_key(recipe) == build_key(recipe, edited) for recipe in RECIPES}
-    assert same == {"otelcol": False, "prometheus": True, "promtool": True, "jaeger": True}
+    edited.write_text(MANIFEST.read_text(encoding="utf-8") + "more: components\n", encoding="utf-8")
+    changed = [recipe.name for recipe in RECIPES if build_key(recipe) != build_key(recipe, edited)]
+    assert changed == ["otelcol"]
+
+
+def test_a_comment_in_the_manifest_is_no_other_collector(tmp_path: Path) -> None:
+    """Nobody waits minutes for a reworded sentence."""
+    edited = tmp_path / "builder.yaml"
+    text = MANIFEST.read_text(encoding="utf-8")
+    edited.write_text("# Reworded.\n\n" + text.replace("v0.162.0\n", "v0.162.0  # why\n"), encoding="utf-8")
+    assert build_key(RECIPES[0], edited) == build_key(RECIPES[0])
+
+
+def test_what_up_does_not_start_is_not_built_for_it(tmp_path: Path, go_log: Path) -> None:
+    """A user has no use for what judges rules."""
+    build(tmp_path / "stack", lambda line: None, only=STARTED)
+    assert [recipe.name for recipe in missing_binaries(tmp_path / "stack")] == ["promtool"]
+    assert missing_binaries(tmp_path / "stack", only=STARTED) == []
 
 
 def test_the_cache_is_where_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,12 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from _stack import process as processes
-from _stack import stack
-from _stack.errors import StackError
-from _stack.process import Identity, Process
-from _stack.state import State, read_state
 
+from otel_concurrency.stack import process as processes
+from otel_concurrency.stack import stack
+from otel_concurrency.stack.errors import StackError
+from otel_concurrency.stack.process import Identity, Process
+from otel_concurrency.stack.state import State, read_state
 from tests.stack.backend import eventually
 
 OBEDIENT = "print('here', flush=True); import signal; signal.pause()"
@@ -170,3 +171,17 @@ def test_old_logs_are_swept_and_new_ones_kept(tmp_path: Path) -> None:
 def test_sweeping_where_nobody_ever_started_anything(tmp_path: Path) -> None:
     """The first session of all finds no folder."""
     stack.sweep(tmp_path / "sessions", pytest.fail)
+
+
+def test_usual_ports_are_taken_where_they_are_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where one is not, another serves; and without the wish, none of them is touched."""
+    with socket.create_server(("127.0.0.1", 0)) as taken, socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        free = probe.getsockname()[1]
+        probe.close()
+        usual = {"taken": taken.getsockname()[1], "free": free}
+        monkeypatch.setattr(stack, "USUAL_PORTS", usual)
+        chosen = stack._free_ports(usual=True)
+        assert chosen["free"] == free
+        assert chosen["taken"] not in usual.values()
+        assert set(stack._free_ports(usual=False).values()) & set(usual.values()) == set()

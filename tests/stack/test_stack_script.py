@@ -1,6 +1,6 @@
-"""`scripts/stack` as a person meets it: its words, its exit statuses, and what it leaves behind.
+"""`otel-concurrency stack` as a person meets it: its words, its exit statuses, and what it leaves behind.
 
-Stand-ins take the place of the three programs, so nothing needs to be built.
+Stand-ins take the place of the programs, so nothing needs to be built.
 """
 
 from __future__ import annotations
@@ -14,14 +14,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from _stack.paths import TREE
-from _stack.process import Identity
-from _stack.state import State, read_state
 
+from otel_concurrency.cli import main
+from otel_concurrency.stack.errors import StackError
+from otel_concurrency.stack.process import Identity
+from otel_concurrency.stack.state import State, read_state
 from tests.stack.backend import eventually
 from tests.stack.fakes import install_programs
+from tests.stack.places import TREE
 
 SCRIPT = [sys.executable, str(TREE / "scripts" / "stack")]
+STARTED = ["jaeger", "prometheus", "otelcol"]
 
 
 @pytest.fixture
@@ -77,14 +80,33 @@ def test_help_tells_every_command(cache: Path) -> None:
     assert [word for word in ("build", "up", "down", "status", "run --") if word not in result.stdout] == []
 
 
-@pytest.mark.parametrize("arguments", [["up"], ["run", "--", "true"]])
+@pytest.mark.parametrize("arguments", [["up", "--no-build"], ["run", "--no-build", "--", "true"]])
 def test_without_binaries_it_says_how_to_get_them(cache: Path, arguments: list[str]) -> None:
     """Standard output stays empty, so that `eval` of it does nothing."""
     result = run(*arguments)
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr.startswith("stack: not built yet: otelcol ")
-    assert result.stderr.endswith("Build once with: scripts/stack build\n")
+    assert result.stderr.endswith("Build once with: otel-concurrency stack build\n")
     assert not cache.exists()
+
+
+def test_up_builds_what_is_missing_and_what_it_starts(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It says first that this takes a while; why it fails, it says in one line."""
+    asked: list[object] = []
+
+    def build(stack: Path, tell: object, *, only: object) -> None:
+        asked.append(only)
+        raise StackError("Go 1.26 or later is needed")
+
+    monkeypatch.setattr("otel_concurrency.stack.build.build", build)
+    assert main(["stack", "up"]) == 1
+    output = capsys.readouterr()
+    assert asked == [frozenset(STARTED)]
+    assert output.out == ""
+    assert "not built yet: otelcol, prometheus, jaeger." in output.err
+    assert output.err.endswith("stack: Go 1.26 or later is needed\n")
 
 
 def test_status_of_nothing(cache: Path) -> None:
@@ -112,13 +134,13 @@ def test_up_prints_exports_and_down_stops_exactly_what_up_started(built: Path) -
     assert exports == state.exports()
     assert exports["OTEL_EXPORTER_OTLP_ENDPOINT"].startswith("http://127.0.0.1:")
 
-    assert [process.name for process in state.processes] == ["jaeger", "prometheus", "otelcol"]
-    assert [process.identity.is_alive() for process in state.processes] == [True] * 3
+    assert [process.name for process in state.processes] == STARTED
+    assert [process.identity.is_alive() for process in state.processes] == [True] * len(STARTED)
     status = json.loads(run("status", "--json").stdout)
-    assert [row["condition"] for row in status["programs"]] == ["ready"] * 3
+    assert [row["condition"] for row in status["programs"]] == ["ready"] * len(STARTED)
 
     assert run("down").returncode == 0
-    assert [process.identity.is_alive() for process in state.processes] == [False] * 3
+    assert [process.identity.is_alive() for process in state.processes] == [False] * len(STARTED)
     assert read_state(built / "stack" / "run") is None
     assert state.log("jaeger").read_text(encoding="utf-8") == "jaeger says hello\n"
     assert run("status").returncode == 3
@@ -142,8 +164,8 @@ def test_up_replaces_a_stack_of_which_a_part_is_gone(built: Path) -> None:
     assert run("status").returncode == 3
     assert run("up").returncode == 0
     after = running(built)
-    assert [process.identity.is_alive() for process in before.processes] == [False] * 3
-    assert [process.identity.is_alive() for process in after.processes] == [True] * 3
+    assert [process.identity.is_alive() for process in before.processes] == [False] * len(STARTED)
+    assert [process.identity.is_alive() for process in after.processes] == [True] * len(STARTED)
 
 
 def test_a_program_that_ends_at_its_start_is_named_with_the_end_of_its_log(
@@ -167,16 +189,16 @@ def test_an_interrupt_while_it_waits_leaves_nothing_running(
     command = subprocess.Popen([*SCRIPT, "up"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     folder = built / "stack" / "run"
     started = eventually(
-        "all three were started",
+        "all were started",
         lambda: read_state(folder),
-        lambda state: bool(state and len(state.processes) == 3),
+        lambda state: bool(state and len(state.processes) == len(STARTED)),
     )
     assert started is not None
     command.send_signal(signal.SIGINT)
     output, errors = command.communicate(timeout=60)
     assert (command.returncode, output) == (130, "")
     assert errors.endswith("stack: interrupted\n")
-    assert [process.identity.is_alive() for process in started.processes] == [False] * 3
+    assert [process.identity.is_alive() for process in started.processes] == [False] * len(STARTED)
     assert read_state(folder) is None
 
 
@@ -194,7 +216,7 @@ def test_run_leaves_a_stack_alone_that_was_up_before(built: Path) -> None:
     run("up")
     before = running(built)
     assert run("run", "--", sys.executable, "-c", "").returncode == 0
-    assert [process.identity.is_alive() for process in running(built).processes] == [True] * 3
+    assert [process.identity.is_alive() for process in running(built).processes] == [True] * len(STARTED)
     assert running(built).processes == before.processes
 
 
@@ -232,7 +254,7 @@ def test_down_spares_a_stranger_that_got_the_number_of_a_program(built: Path) ->
         assert result.returncode == 0
         assert f"reborn (pid {stranger.pid}): gone" in result.stderr
         assert Identity.of(stranger.pid) is not None
-        assert [process.identity.is_alive() for process in state.processes] == [False] * 3
+        assert [process.identity.is_alive() for process in state.processes] == [False] * len(STARTED)
     finally:
         stranger.kill()
         stranger.wait()

@@ -1,6 +1,7 @@
-"""The real backend for tests: built from source once, started and stopped on request.
+"""The real backend without Docker: built from source once, started and stopped on request.
 
-Standard library only; `scripts/stack` is the command, `tests/stack/conftest.py` the other caller.
+Standard library only: `scripts/stack` runs it on a Python that has nothing else. `otel-concurrency stack` is
+the command, the tests' fixture the other caller.
 
 - `pins` which versions, and what each program is built from
 - `paths` where the cache, the binaries and a running stack's state are

@@ -7,15 +7,14 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from _stack.errors import StackError
+from otel_concurrency.stack.errors import StackError
 
-# What the newest of the three programs asks for in its go.mod.
+# What the newest of the programs asks for in its go.mod.
 OLDEST_GO = (1, 26)
 
 # Where Go's own installer puts it; often not on PATH.
@@ -135,11 +134,6 @@ def last_lines(log: Path, count: int = LAST_LINES) -> str:
     except OSError:
         lines = []
     return "\n".join(f"    {line[:500]}" for line in lines[-count:]) or "    (empty)"
-
-
-def tell_on_stderr(line: str) -> None:
-    """Print progress where it does not mix with what a shell evaluates."""
-    print(f"[stack] {line}", file=sys.stderr, flush=True)
 
 
 def _wait(child: subprocess.Popen[bytes], still_running: Callable[[], None]) -> int:

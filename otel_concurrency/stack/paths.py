@@ -11,13 +11,15 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from _stack.pins import RECIPES, Recipe
+from otel_concurrency.stack.pins import RECIPES, Recipe
 
-TREE = Path(__file__).resolve().parents[2]
-CONFIGURATION = TREE / "collector-config"
+# A wheel carries the folder inside of the package; in a checkout it stands beside.
+_PACKAGE = Path(__file__).resolve().parents[1]
+_CARRIED = _PACKAGE / "collector-config"
+CONFIGURATION = _CARRIED if _CARRIED.is_dir() else _PACKAGE.parent / "collector-config"
 MANIFEST = CONFIGURATION / "builder.yaml"
 
 CACHE_VARIABLE = "OTEL_CONCURRENCY_CACHE"
@@ -46,7 +48,7 @@ def build_key(recipe: Recipe, manifest: Path = MANIFEST) -> str:
     """
     parts = [repr(recipe), platform.system(), platform.machine()]
     if not recipe.package:  # written by the builder from the manifest
-        parts.append(manifest.read_text(encoding="utf-8"))
+        parts.append(_without_comments(manifest.read_text(encoding="utf-8")))
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
 
 
@@ -55,6 +57,15 @@ def binary_path(recipe: Recipe, stack: Path, manifest: Path = MANIFEST) -> Path:
     return stack / "bin" / f"{recipe.name}-{recipe.version}-{build_key(recipe, manifest)}" / recipe.name
 
 
-def missing_binaries(stack: Path, manifest: Path = MANIFEST) -> list[Recipe]:
-    """Return the programs that `build` has yet to build, in its order."""
-    return [recipe for recipe in RECIPES if not os.access(binary_path(recipe, stack, manifest), os.X_OK)]
+def missing_binaries(
+    stack: Path, manifest: Path = MANIFEST, *, only: Collection[str] | None = None
+) -> list[Recipe]:
+    """Return the programs that `build` has yet to build, in its order; with `only`, of those names."""
+    wanted = [recipe for recipe in RECIPES if only is None or recipe.name in only]
+    return [recipe for recipe in wanted if not os.access(binary_path(recipe, stack, manifest), os.X_OK)]
+
+
+def _without_comments(manifest: str) -> str:
+    """Return the lines that the collector's builder reads."""
+    lines = [line.partition(" #")[0].rstrip() for line in manifest.splitlines()]
+    return "\n".join(line for line in lines if line and not line.lstrip().startswith("#"))

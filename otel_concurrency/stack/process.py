@@ -124,7 +124,7 @@ def stop(process: Process, terminate_s: float = TERMINATE_S, kill_s: float = KIL
 
 @contextmanager
 def signals_later() -> Iterator[None]:
-    """Hold back SIGINT and SIGTERM until the block is done.
+    """Hold back SIGINT, SIGTERM and SIGHUP until the block is done.
 
     Between a program's birth and the note of it, an interrupt would leave a program that nobody knows.
     Blocking the signals in the kernel is no way: the program would inherit that.
@@ -133,7 +133,7 @@ def signals_later() -> Iterator[None]:
         yield  # handlers can only be set, and only ever run, in the main thread
         return
     arrived: list[int] = []
-    held = (signal.SIGINT, signal.SIGTERM)
+    held = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = [signal.signal(number, lambda number, frame: arrived.append(number)) for number in held]
     try:
         yield

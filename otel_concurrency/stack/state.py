@@ -7,11 +7,11 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from _stack.errors import StackError
-from _stack.process import Identity, Process
+from otel_concurrency.stack.errors import StackError
+from otel_concurrency.stack.process import Identity, Process
 
 STATE_FILE = "state.json"
-STATE_VERSION = 1
+STATE_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)

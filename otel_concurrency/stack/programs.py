@@ -10,22 +10,23 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from _stack.paths import CONFIGURATION
+from otel_concurrency.stack.paths import CONFIGURATION
 
 LOOPBACK = "127.0.0.1"
 
 Ports = Mapping[str, int]
 
-PORT_NAMES = (
-    "otlp_grpc",
-    "otlp_http",
-    "collector_health",
-    "jaeger_otlp",
-    "jaeger_http",
-    "jaeger_grpc",
-    "jaeger_health",
-    "prometheus",
-)
+USUAL_PORTS = {
+    "otlp_grpc": 4317,
+    "otlp_http": 4318,
+    "collector_health": 13133,
+    "jaeger_otlp": 14317,
+    "jaeger_http": 16686,
+    "jaeger_grpc": 16685,
+    "jaeger_health": 13134,
+    "prometheus": 9090,
+}
+"""Where people look for them, by name."""
 
 # Variables that would change what the programs do: their own SDK reads OTEL_*, their clients the proxies.
 UNWANTED_PREFIXES = ("OTEL_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
@@ -108,10 +109,10 @@ PROGRAMS = (
             "AGENT_HTTP_PORT": str(ports["otlp_http"]),
             "AGENT_HEALTH_PORT": str(ports["collector_health"]),
             "AGENT_QUEUE_FOLDER": str(data / "queue"),
-            # Loki is not built here; what the debug exporter prints has the ids, too.
-            "AGENT_LOGS": "[debug/logs]",
             "TRACES_ENDPOINT": f"{LOOPBACK}:{ports['jaeger_otlp']}",
             "PROMETHEUS_URL": url(ports["prometheus"]),
+            # Loki is not built here; what the debug exporter prints has the ids, too.
+            "AGENT_LOGS": "[debug/logs]",
         },
         ready_urls=lambda ports: (url(ports["collector_health"], "/"),),
     ),

@@ -1,4 +1,4 @@
-"""Up, down and status of the three programs together."""
+"""Up, down and status of all programs together."""
 
 from __future__ import annotations
 
@@ -12,16 +12,24 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from _stack import process as processes
-from _stack.errors import StackError
-from _stack.go import last_lines
-from _stack.paths import binary_path, missing_binaries
-from _stack.pins import RECIPES
-from _stack.process import Identity, Process
-from _stack.programs import LOOPBACK, PORT_NAMES, PROGRAMS, Ports, Program, endpoints, program_environ
-from _stack.state import STATE_FILE, State, read_state
+from otel_concurrency.stack import process as processes
+from otel_concurrency.stack.errors import StackError
+from otel_concurrency.stack.go import last_lines
+from otel_concurrency.stack.paths import binary_path, missing_binaries
+from otel_concurrency.stack.pins import RECIPES
+from otel_concurrency.stack.process import Identity, Process
+from otel_concurrency.stack.programs import (
+    LOOPBACK,
+    PROGRAMS,
+    USUAL_PORTS,
+    Ports,
+    Program,
+    endpoints,
+    program_environ,
+)
+from otel_concurrency.stack.state import STATE_FILE, State, read_state
 
-# A cold start of all three takes about two seconds; a busy machine gets a minute.
+# A cold start of all takes a few seconds; a busy machine gets a minute.
 READY_S = 60.0
 POLL_S = 0.1
 REQUEST_S = 5.0
@@ -37,7 +45,17 @@ TAKEN = ("address already in use", "bind: ")
 _open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
 
 
-def up(stack: Path, folder: Path, tell: Callable[[str], None], *, owner: Identity | None = None) -> State:
+STARTED = frozenset(program.name for program in PROGRAMS)
+
+
+def up(
+    stack: Path,
+    folder: Path,
+    tell: Callable[[str], None],
+    *,
+    owner: Identity | None = None,
+    usual_ports: bool = False,
+) -> State:
     """Start what `build` built and wait until all of it is ready.
 
     A stack that already runs from `folder` is returned as it is.
@@ -47,13 +65,14 @@ def up(stack: Path, folder: Path, tell: Callable[[str], None], *, owner: Identit
         folder: State folder; one running stack each.
         tell: Receives progress.
         owner: Process that the stack belongs to; see `sweep`.
+        usual_ports: Take the ports where people look first, as far as they are free; else any.
 
     Raises:
         StackError: Binaries are missing, or a program ended or did not become ready; nothing is left running.
     """
-    if missing := missing_binaries(stack):
+    if missing := missing_binaries(stack, only=STARTED):
         names = ", ".join(f"{recipe.name} {recipe.version}" for recipe in missing)
-        raise StackError(f"not built yet: {names}. Build once with: scripts/stack build")
+        raise StackError(f"not built yet: {names}. Build once with: otel-concurrency stack build")
     folder.mkdir(parents=True, exist_ok=True)
     with _only_one(folder):
         if state := read_state(folder):
@@ -65,7 +84,7 @@ def up(stack: Path, folder: Path, tell: Callable[[str], None], *, owner: Identit
             _stop_all(state, tell)
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                return _start_all(stack, folder, tell, owner)
+                return _start_all(stack, folder, tell, owner, _free_ports(usual_ports))
             except _PortTakenError:
                 if attempt == ATTEMPTS:
                     raise
@@ -119,8 +138,9 @@ class _PortTakenError(StackError):
     pass
 
 
-def _start_all(stack: Path, folder: Path, tell: Callable[[str], None], owner: Identity | None) -> State:
-    ports = _free_ports()
+def _start_all(
+    stack: Path, folder: Path, tell: Callable[[str], None], owner: Identity | None, ports: Ports
+) -> State:
     ready_urls = {program.name: program.ready_urls(ports) for program in PROGRAMS}
     state = State(folder, endpoints(ports), ready_urls, owner=owner)
     binaries = {recipe.name: binary_path(recipe, stack) for recipe in RECIPES}
@@ -146,7 +166,8 @@ def _start(program: Program, binary: Path, ports: Ports, state: State) -> Proces
         return processes.start(program.name, command, environ, cwd=data, log=state.log(program.name))
     except OSError as error:
         raise StackError(
-            f"{program.name} cannot be started: {error}. Delete {binary.parent} and run: scripts/stack build"
+            f"{program.name} cannot be started: {error}. Delete {binary.parent}, and build it once more:"
+            " otel-concurrency stack build"
         ) from error
 
 
@@ -195,12 +216,17 @@ def _stop_all(state: State, tell: Callable[[str], None]) -> list[str]:
     return lines
 
 
-def _free_ports() -> dict[str, int]:
+def _free_ports(usual: bool) -> dict[str, int]:
     with ExitStack() as held:  # all at once, or the system may hand out one twice
         ports = {}
-        for name in PORT_NAMES:
+        for name, number in USUAL_PORTS.items():
             listener = held.enter_context(socket.socket())
-            listener.bind((LOOPBACK, 0))
+            # A port that a stack had a minute ago is no longer in use, though the system remembers it.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                listener.bind((LOOPBACK, number if usual else 0))
+            except OSError:
+                listener.bind((LOOPBACK, 0))
             ports[name] = int(listener.getsockname()[1])
         return ports
 

@@ -19,9 +19,13 @@ JAEGER_MODULE = "1.76.0"
 PROMETHEUS = "3.15.0"
 PROMETHEUS_MODULE = "0.315.0"
 
-# These two are only in docker-compose.yml: nothing builds them here.
-GRAFANA = "12.3.0"
+# Only in docker-compose.yml. The tests run Debian's packages of these two.
+REDIS = "7.0.15"
+POSTGRES = "15.14"
+
+# Only in docker-compose.yml: nothing builds them here.
 LOKI = "3.7.8"
+GRAFANA = "12.3.0"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""From the Go module proxy to three binaries in the cache.
+"""From the Go module proxy to binaries in the cache.
 
 Each step leaves something that the next run finds (downloaded modules, compiled packages, a finished binary),
 so an interrupted build goes on where it stopped. A finished binary appears by one rename; whatever is at its
@@ -11,23 +11,30 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from _stack import go as go_command
-from _stack.errors import StackError
-from _stack.go import COMPILERS, Go
-from _stack.paths import MANIFEST, binary_path, missing_binaries
-from _stack.pins import Recipe
+from otel_concurrency.stack import go as go_command
+from otel_concurrency.stack.errors import StackError
+from otel_concurrency.stack.go import COMPILERS, Go
+from otel_concurrency.stack.paths import MANIFEST, binary_path, missing_binaries
+from otel_concurrency.stack.pins import Recipe
 
 
-def build(stack: Path, tell: Callable[[str], None], *, keep_caches: bool = False) -> None:
+def build(
+    stack: Path,
+    tell: Callable[[str], None],
+    *,
+    only: Collection[str] | None = None,
+    keep_caches: bool = False,
+) -> None:
     """Build what is missing; return at once when nothing is.
 
     Args:
         stack: The stack's folder in the cache.
         tell: Receives progress.
+        only: Names of programs; without it all of them.
         keep_caches: Keep Go's caches (5 GiB) after the last binary, for a faster next version.
 
     Raises:
@@ -36,7 +43,7 @@ def build(stack: Path, tell: Callable[[str], None], *, keep_caches: bool = False
     work = stack / "work"
     work.mkdir(parents=True, exist_ok=True)
     with _only_one_builder(stack / "build.lock", tell):
-        if missing := missing_binaries(stack):
+        if missing := missing_binaries(stack, only=only):
             go = go_command.find_go(work, tell)
             for number, recipe in enumerate(missing, start=1):
                 tell(f"{recipe.name} {recipe.version} ({number} of {len(missing)}) with {go.version}")
