@@ -210,8 +210,9 @@ def test_the_names_in_the_docs_are_those_in_prometheus(shop: ShopRun, backend: B
     rows = re.findall(r"^\| `([a-z_.]+)` \| ([a-z -]+) \|.*\| `(\w+)` \|$", text, re.MULTILINE)
     assert [row[0] for row in rows] == [instrument.name for instrument in names.INSTRUMENTS]
 
-    ours = "(asyncio|celery|concurrency|cpython|db_client|http_client_(open|connection)|otel_concurrency|python|process)_.*"
-    found = backend.series(f'{{__name__=~"{ours}|http_server_active_requests",job="shop"}}')
+    ours = "(asyncio|celery|concurrency|cpython|db_client|otel_concurrency|python|process)_.*"
+    others = "http_client_(open|connection)_.*|http_server_active_requests"
+    found = backend.series(f'{{__name__=~"{ours}|{others}",job="shop"}}')
     seen = {one.labels["__name__"] for one in found}
     assert seen - {name for _, _, name in rows} == set()
     missing = {name for _, _, name in rows} - seen
