@@ -71,7 +71,7 @@ class Closer:
         self._cancelled: dict[tuple[int, str], float] = {}
         self._orphans: dict[tuple[int, str], float] = {}
         self._still: dict[tuple[str, str], int] = {}
-        self.troubles = 0
+        self._waits: tuple[WaitNumbers, ...] = ()
 
     def look(self, window: Window, serves: str = "") -> Window:
         """Return the window, with more in it where that was asked for.
@@ -84,6 +84,9 @@ class Closer:
         window = replace(window, executors=_with_waiting_workers(window.executors))
         has_cause = self._has_cause(window)
         now_s = self._clock()
+        if not _is_slow(window):
+            self._waits = ()
+        window = replace(window, waits=self._waits)  # as of the last look, until there is another
         if sum(task.live for task in window.tasks) > MAX_LIVE or not (
             has_cause or self._windows >= self._patrol_at
         ):
@@ -115,11 +118,13 @@ class Closer:
         return any(count >= 2 for count in self._still.values())
 
     def _seen(self, window: Window, snapshot: Snapshot, serves: str, now_s: float) -> Window:
+        if _is_slow(window):
+            self._waits = _waits(snapshot, serves)
         return replace(
             window,
             pools=tuple(_with_holders(pool, snapshot) for pool in window.pools),
             locks=tuple(_with_holder(lock, snapshot) for lock in window.locks),
-            waits=_waits(snapshot, serves) if _is_slow(window) else (),
+            waits=self._waits,
             stuck=(*_cycles(snapshot), *self._cancelled_ones(snapshot, now_s), *self._lost(snapshot, now_s)),
         )
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
+from functools import reduce
 
+from otel_concurrency.diagnosis.flow_rules import BASELINE_FACTOR
 from otel_concurrency.diagnosis.loop_meter import p95_s
 from otel_concurrency.diagnosis.window import RequestNumbers, TaskNumbers
-from otel_concurrency.probes.histogram import HistogramState, state_since
+from otel_concurrency.probes.histogram import HistogramState, merge_states, state_since
 from otel_concurrency.probes.readers import Readers
 from otel_concurrency.probes.tasks import TaskCount
 
@@ -15,7 +17,7 @@ SERVES = "run_asgi"
 
 BASELINE_S = 3_600.0
 BASELINE_WINDOWS = 10
-BASELINE_STEP_S = 60.0
+BASELINE_STEP_S = 300.0
 LEAST_BASELINE = 100
 
 _NOTHING = HistogramState()
@@ -27,7 +29,7 @@ class TaskMeter:
     def __init__(self, readers: Readers) -> None:
         self._readers = readers
         self._before: dict[str, TaskCount] = {}
-        self._past: deque[tuple[float, str, HistogramState]] = deque()
+        self._past: deque[tuple[float, HistogramState]] = deque()
         self._windows = 0
         self.serves = ""
         self._now_s = 0.0
@@ -44,7 +46,7 @@ class TaskMeter:
             for row in rows
         }
         tasks = tuple(_numbers(before.get(row.function), row, new[row.function]) for row in rows)
-        return tasks, self._requests(rows, before, new, elapsed_s)
+        return tasks, self._requests(rows, new, elapsed_s)
 
     def _rows(self) -> list[TaskCount]:
         return [row for read in self._readers.of("tasks") for row in read()]
@@ -52,7 +54,6 @@ class TaskMeter:
     def _requests(
         self,
         rows: list[TaskCount],
-        before: dict[str, TaskCount],
         new: dict[str, HistogramState],
         elapsed_s: float,
     ) -> RequestNumbers:
@@ -67,20 +68,25 @@ class TaskMeter:
             self.serves = most.function
             self._past.clear()
             self._windows = 0
-        baseline_s = self._baseline(most.function, before.get(most.function))
         now = new[most.function]
+        baseline_s = self._baseline(now)
         return RequestNumbers(now.count, p95_s(now), baseline_s, most.live)
 
-    def _baseline(self, function: str, before: TaskCount | None) -> float | None:
-        """Return the p95 of the last hour, this window left out."""
-        last = before.finished if before is not None else _NOTHING
+    def _baseline(self, now: HistogramState) -> float | None:
+        """Return the p95 of the last hour, and add this window to it unless it is much slower."""
         past = self._past
-        if not past or self._now_s - past[-1][0] >= BASELINE_STEP_S:
-            past.append((self._now_s, function, last))
-        while len(past) > 1 and self._now_s - past[0][0] > BASELINE_S:
+        while past and self._now_s - past[0][0] > BASELINE_S:
             past.popleft()
-        so_far = state_since(past[0][2], last)
-        return p95_s(so_far) if self._windows >= BASELINE_WINDOWS and so_far.count >= LEAST_BASELINE else None
+        so_far = reduce(merge_states, (state for _, state in past), _NOTHING)
+        is_known = self._windows >= BASELINE_WINDOWS and so_far.count >= LEAST_BASELINE
+        baseline_s = p95_s(so_far) if is_known else None
+        if baseline_s is None or p95_s(now) < BASELINE_FACTOR * baseline_s:
+            if past and self._now_s - past[-1][0] < BASELINE_STEP_S:
+                began_s, state = past.pop()
+                past.append((began_s, merge_states(state, now)))
+            else:
+                past.append((self._now_s, now))
+        return baseline_s
 
 
 def _most_like_requests(rows: list[TaskCount], before: str) -> TaskCount | None:
@@ -88,7 +94,11 @@ def _most_like_requests(rows: list[TaskCount], before: str) -> TaskCount | None:
     most = max((row.finished.count for row in rows), default=0)
     equals = [row for row in rows if 2 * row.finished.count >= most]
     known = next((row for row in equals if row.function == before), None)
-    return known if known is not None else max(equals, key=lambda row: row.finished.sum_ns / row.finished.count, default=None)
+    return (
+        known
+        if known is not None
+        else max(equals, key=lambda row: row.finished.sum_ns / row.finished.count, default=None)
+    )
 
 
 def _numbers(before: TaskCount | None, now: TaskCount, finished: HistogramState) -> TaskNumbers:
