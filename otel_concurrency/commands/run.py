@@ -35,10 +35,15 @@ def add_to(commands: Any) -> None:
     run_parser = commands.add_parser(
         "run",
         help="run a program instrumented, and look at it in the browser",
-        usage="otel-concurrency run [--] PROGRAM [ARGUMENT ...]",
+        usage="otel-concurrency run [--live] [--] PROGRAM [ARGUMENT ...]",
         description="Start the console if none runs, and run a program under opentelemetry-instrument, "
         "pointed at it. OTEL_* variables that are set stand. The console stays, until "
         "`otel-concurrency console --stop`.",
+    )
+    run_parser.add_argument(
+        "--live",
+        action="store_true",
+        help="also have it answer, on loopback, what its tasks and threads do now: pages show it",
     )
     run_parser.add_argument(
         "command", nargs=argparse.REMAINDER, metavar="PROGRAM", help="such as: python app.py"
@@ -70,7 +75,7 @@ def run(options: argparse.Namespace, stop: StopRequest) -> int:
         say("The console started, and went away again.")
         return 1
     stop.check()
-    environment = instrumented(os.environ, running.settings, command)
+    environment = instrumented(os.environ, running.settings, command, is_live=options.live)
     endpoint = environment["OTEL_EXPORTER_OTLP_ENDPOINT"]
     if endpoint not in (running.settings.http_endpoint, running.settings.grpc_endpoint):
         say(f"OTEL_EXPORTER_OTLP_ENDPOINT is set: telemetry goes to {endpoint}, not to the console")
@@ -82,15 +87,24 @@ def run(options: argparse.Namespace, stop: StopRequest) -> int:
 
 
 def instrumented(
-    environ: Mapping[str, str], settings: ConsoleSettings, command: Sequence[str]
+    environ: Mapping[str, str], settings: ConsoleSettings, command: Sequence[str], *, is_live: bool = False
 ) -> dict[str, str]:
-    """Return a program's environment, pointed at a console where it does not say otherwise."""
+    """Return a program's environment, pointed at a console where it does not say otherwise.
+
+    Args:
+        environ: The surrounding one.
+        settings: The console's.
+        command: The program and its arguments.
+        is_live: Whether the program is to answer what it does now.
+    """
     is_grpc = environ.get("OTEL_EXPORTER_OTLP_PROTOCOL") == "grpc"
     wanted = {
         "OTEL_EXPORTER_OTLP_ENDPOINT": settings.grpc_endpoint if is_grpc else settings.http_endpoint,
         "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
         **SOON_MS,
     }
+    if is_live:
+        wanted["OTEL_PYTHON_CONCURRENCY_HTTP_PORT"] = "0"
     if "service.name=" not in environ.get("OTEL_RESOURCE_ATTRIBUTES", ""):
         wanted["OTEL_SERVICE_NAME"] = service_name(command)
     if "OTEL_EXPORTER_OTLP_ENDPOINT" in environ:

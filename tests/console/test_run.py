@@ -157,6 +157,17 @@ def test_a_note_of_a_console_that_died_is_not_believed(
     assert registry.find() == console
 
 
+def test_live_it_answers_what_it_does_now(
+    console: registry.RunningConsole, environment: dict[str, str], program: Callable[[str], str]
+) -> None:
+    app = program("""
+        import os
+        print(os.environ["OTEL_PYTHON_CONCURRENCY_HTTP_PORT"])
+    """)
+    done = command(environment, "run", "--live", sys.executable, app, "--live")
+    assert (done.returncode, done.stdout) == (0, "0\n")
+
+
 def test_a_program_has_to_be_named(environment: dict[str, str]) -> None:
     done = command(environment, "run", "--")
     assert (done.returncode, done.stderr.splitlines()) == (
@@ -186,6 +197,7 @@ def test_what_the_user_set_stands(
     assert seen["OTEL_EXPORTER_OTLP_ENDPOINT"] == endpoint
     assert seen.get("OTEL_EXPORTER_OTLP_PROTOCOL") == protocol
     assert seen.get("OTEL_SERVICE_NAME") == name
+    assert "OTEL_PYTHON_CONCURRENCY_HTTP_PORT" not in seen
 
 
 @pytest.mark.parametrize(
