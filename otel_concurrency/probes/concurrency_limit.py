@@ -134,33 +134,33 @@ class ConcurrencyLimit:
         self.p99_ns += (p99_ns - self.p99_ns) * (_SMOOTHING if self.p99_ns else 1)
         is_saturated = self._most >= self.limit
         if not self.unhurried_p99_ns:
-            self._anchor(p99_ns, mean_ns, 1)
-        elif p99_ns < self.unhurried_p99_ns:
-            self._anchor(p99_ns, mean_ns, _FALL)
-        elif not is_saturated:  # nobody waits here, so that is what a call takes
-            self._anchor(p99_ns, mean_ns, _RISE)
+            self._anchor(p99_ns, mean_ns, fall=1, rise=1)
+        else:  # where nobody waits, that is what a call takes
+            self._anchor(p99_ns, mean_ns, fall=_FALL, rise=0 if is_saturated else _RISE)
         self._move(is_saturated)
         self._saturated += is_saturated
         if self._saturated >= PROBE_EVERY:
             self._begin_probe()
 
     def _end_probe(self, p99_ns: float, mean_ns: float) -> None:
-        if p99_ns < self.unhurried_p99_ns * _NEWS:
-            self._anchor(p99_ns, mean_ns, 1)
-            if self.limit > self._minimum:  # half of far too many are too many, too
-                self._begin_probe()
-                return
+        is_news = p99_ns < self.unhurried_p99_ns * _NEWS or mean_ns < self.unhurried_mean_ns * _NEWS
+        if is_news and self.limit > self._minimum:  # half of far too many are too many, too
+            self._anchor(p99_ns, mean_ns, fall=1, rise=0)
+            self._begin_probe()
         else:
-            self._anchor(p99_ns, mean_ns, _FALL)
-        self._set(self._estimate)
+            self._anchor(p99_ns, mean_ns, fall=1 if is_news else _FALL, rise=_FALL)
+            self._set(self._estimate)
 
     def _begin_probe(self) -> None:
         self._saturated, self._probe = 0, 2
         self.limit = max(self._minimum, self.limit // 2)
 
-    def _anchor(self, p99_ns: float, mean_ns: float, share: float) -> None:
-        self.unhurried_p99_ns += (p99_ns - self.unhurried_p99_ns) * share
-        self.unhurried_mean_ns += (mean_ns - self.unhurried_mean_ns) * share
+    def _anchor(self, p99_ns: float, mean_ns: float, *, fall: float, rise: float) -> None:
+        """Go so far towards what was measured, each number by itself: one slow call does not move the mean."""
+        more = p99_ns - self.unhurried_p99_ns
+        self.unhurried_p99_ns += more * (rise if more > 0 else fall)
+        more = mean_ns - self.unhurried_mean_ns
+        self.unhurried_mean_ns += more * (rise if more > 0 else fall)
 
     def _move(self, is_saturated: bool) -> None:
         gradient = self._tolerance * self.unhurried_p99_ns / self.p99_ns if self.p99_ns else 1.0
