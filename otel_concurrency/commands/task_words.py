@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from otel_concurrency.console.text import duration
+
+_LIBRARIES = re.compile(
+    r"[/\\\\](site-packages|dist-packages|[Ll]ib[/\\\\](python3[^/]*[/\\\\])?asyncio)[/\\\\]"
+)
 
 if TYPE_CHECKING:
     from otel_concurrency.snapshot.live_tasks import LiveTask, Wait
@@ -24,7 +29,8 @@ def wait_words(wait: Wait | None) -> str:
 
 def place_words(task: LiveTask) -> str:
     """Say where it stands in the application, if that is known; `file:line`, without folders."""
-    place = task.at or (task.frames[0] if task.frames else None)
+    frames = [frame for frame in task.frames if not _LIBRARIES.search(frame.file)]
+    place = task.at or (frames or list(task.frames) or [None])[0]
     if place is None:
         return ""
     return (

@@ -156,7 +156,7 @@ class ConcurrencyLimit:
         self.limit = max(self._minimum, self.limit // 2)
 
     def _anchor(self, p99_ns: float, mean_ns: float, *, fall: float, rise: float) -> None:
-        """Go so far towards what was measured, each number by itself: one slow call does not move the mean."""
+        """Go so far towards what was measured, each number by itself: one slow call is no slow mean."""
         more = p99_ns - self.unhurried_p99_ns
         self.unhurried_p99_ns += more * (rise if more > 0 else fall)
         more = mean_ns - self.unhurried_mean_ns

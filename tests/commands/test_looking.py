@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import socket
@@ -10,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from otel_concurrency.cli import main
+from otel_concurrency.commands.task_words import place_words
 from otel_concurrency.endpoints.directory import Directory, own_entry
-from tests.commands.answering import CIRCLE, HEALTHY, answering, answers
+from otel_concurrency.snapshot.live_tasks import FramePlace
+from tests.commands.answering import CIRCLE, FETCH, HEALTHY, answering, answers
 
 Captured = pytest.CaptureFixture[str]
 
@@ -168,3 +171,24 @@ def test_an_answer_without_the_route_is_told(capsys: Captured) -> None:
     with answering({}) as (url, _):
         assert main(["ps", url]) == 1
     assert capsys.readouterr().err == f"{url}/debug/tasks: no such path\n"
+
+
+@pytest.mark.parametrize(
+    ("frames", "at", "told"),
+    [
+        ((), None, ""),
+        (("/usr/lib/python3.13/asyncio/locks.py", "/app/shop.py"), None, "shop.py:7"),
+        (("C:\\Python\\Lib\\asyncio\\locks.py", "C:\\app\\shop.py"), None, "shop.py:7"),
+        (("/v/lib/python3.13/site-packages/httpx/client.py",), None, "client.py:7"),
+        (("/usr/lib/python3.13/asyncio/locks.py",), "/app/orders.py", "orders.py:7"),
+    ],
+)
+def test_the_place_is_the_application_s_where_that_is_known(
+    frames: tuple[str, ...], at: str | None, told: str
+) -> None:
+    task = dataclasses.replace(
+        FETCH,
+        frames=tuple(FramePlace("f", file, 7) for file in frames),
+        at=None if at is None else FramePlace("f", at, 7),
+    )
+    assert place_words(task) == told
