@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING
 
 from otel_concurrency.console.text import duration
 
-_LIBRARIES = re.compile(
-    r"[/\\\\](site-packages|dist-packages|[Ll]ib[/\\\\](python3[^/]*[/\\\\])?asyncio)[/\\\\]"
-)
+_LIBRARIES = re.compile(r"[/\\](site-packages|dist-packages|[Ll]ib[/\\](python3[^/]*[/\\])?asyncio)[/\\]")
 
 if TYPE_CHECKING:
     from otel_concurrency.snapshot.live_tasks import LiveTask, Wait
@@ -30,7 +28,7 @@ def wait_words(wait: Wait | None) -> str:
 def place_words(task: LiveTask) -> str:
     """Say where it stands in the application, if that is known; `file:line`, without folders."""
     frames = [frame for frame in task.frames if not _LIBRARIES.search(frame.file)]
-    place = task.at or (frames or list(task.frames) or [None])[0]
+    place = task.at or next(iter(frames or task.frames), None)
     if place is None:
         return ""
     return (
