@@ -19,6 +19,7 @@ from otel_concurrency.snapshot.pace import paced
 
 _WEAK_SETS = ("_all_tasks", "_scheduled_tasks")
 _MAX_FRAMES = 200
+_TRIES = 5
 _KEPT_IN_C = sys.version_info >= (3, 14)
 
 
@@ -51,18 +52,26 @@ def _candidates(loops: Iterable[Any]) -> Iterator[Any]:
 def _loops_in_frames() -> list[Any]:
     """Return the loops in the variables of threads; from 3.13 on, looking there leaves nothing behind."""
     found: list[Any] = []
-    for frame in thread_frames().values():
-        each: FrameType | None = frame
-        for _ in range(_MAX_FRAMES):
-            if each is None:
-                break
-            found += [it for it in each.f_locals.values() if issubclass(type(it), asyncio.AbstractEventLoop)]
-            each = each.f_back
+    for _ in range(_TRIES):
+        # All frames at once: the innermost one may be over in a moment, and then it leads nowhere.
+        for frame in [each for top in thread_frames().values() for each in _outwards(top)]:
+            found += [it for it in frame.f_locals.values() if issubclass(type(it), asyncio.AbstractEventLoop)]
+        if found:
+            break
     try:
         found.append(asyncio.get_running_loop())
     except RuntimeError:
         pass
     return found
+
+
+def _outwards(frame: FrameType) -> Iterator[FrameType]:
+    each: FrameType | None = frame
+    for _ in range(_MAX_FRAMES):
+        if each is None:
+            return
+        yield each
+        each = each.f_back
 
 
 def _is_done(task: Any) -> bool:

@@ -92,7 +92,8 @@ def test_a_snapshot_has_what_the_probes_know(loop_factory: LoopFactory, instrume
         (loop,) = snapshot.loops
         assert (loop.id, loop.thread_ident) == (told.loop, threading.get_ident())
         assert loop.tasks == 3
-        if snapshot.probe != "pure":
+        is_eager = asyncio.get_running_loop().get_task_factory() is not None
+        if snapshot.probe != "pure" and not is_eager:  # its first step is over before anybody knows it
             assert told.steps == 1
             assert told.wait.is_exact
             assert told.wait.for_s is not None

@@ -42,7 +42,9 @@ async def seen_waiting(*coroutines: Any) -> Snapshot:
 
 
 def named(snapshot: Snapshot, name: str) -> LiveTask:
-    return next(task for task in snapshot.tasks if task.name == name)
+    found = [task for task in snapshot.tasks if task.name == name]
+    assert len(found) == 1, (snapshot, snapshot.troubles)
+    return found[0]
 
 
 async def lock_wait() -> None:
@@ -325,5 +327,5 @@ def test_a_snapshot_is_taken_while_the_loop_is_blocked() -> None:
     (task,) = (task for task in found[0].tasks if task.coroutine.endswith("<locals>.blocking"))
     assert task.state == "running"
     assert [frame.function.split(".")[0] for frame in task.frames[:-1]] == ["threading", "threading"]
-    assert task.frames[-1].function.endswith("<locals>.blocking")
+    assert task.frames[-1].function.endswith(".blocking")
     assert task.at is None
