@@ -168,6 +168,40 @@ def test_a_task_cancelled_in_its_last_step_is_cancelled(
     assert ends(rows(probe)["cancels_itself_and_returns"]) == (1, 0, 1, 0, {}, 0)
 
 
+class OwnTask(asyncio.Task[Any]):
+    """One that anybody could change."""
+
+
+class OwnFlag(asyncio.Task[Any]):
+    """One that answers for itself."""
+
+    @property
+    def _must_cancel(self) -> bool:
+        return bool(super()._must_cancel)  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    "task_class",
+    [asyncio.Task, OwnTask, OwnFlag, asyncio.tasks._PyTask],  # type: ignore[attr-defined]
+)
+def test_so_it_is_whatever_the_class_of_the_task(
+    probe: TaskProbe, task_class: type[asyncio.Task[Any]]
+) -> None:
+    async def main() -> None:
+        asyncio.get_running_loop().set_task_factory(
+            lambda loop, coroutine, **given: task_class(coroutine, loop=loop, **given)  # type: ignore[arg-type]
+        )
+        for make in (cancels_itself_and_returns, returns_at_once, cancels_itself_and_returns):
+            task = asyncio.create_task(make())
+            await asyncio.wait([task])
+            assert isinstance(task, task_class)
+
+    asyncio.run(main())
+    found = rows(probe)
+    assert ends(found["cancels_itself_and_returns"]) == (2, 0, 2, 0, {}, 0)
+    assert ends(found["returns_at_once"]) == (1, 1, 0, 0, {}, 0)
+
+
 async def suppresses_cancellation() -> str:
     try:
         await waits_forever()
