@@ -22,12 +22,8 @@ MAX_TASKS = 100_000
 DEFAULT_TASKS = 1_000
 
 _HEAD = ("taken_unix_ns", "took_s", "pid", "python", "troubles")
-_PARTS: dict[str, tuple[tuple[str, ...], str]] = {
-    "/debug/threads": (("threads", "loops"), "every thread: where it stands, and what the kernel says of it"),
-    "/debug/pools": (("pools", "executors"), "connection pools and executors: who has what, who waits"),
-    "/debug/locks": (("locks", "queues", "deadlocks"), "locks and queues that somebody waits for, and who"),
-}
 _OF_TASKS = ("probe", "task_count", "states", "waits", "coroutines", "left_out", "uncounted", "loops")
+_OF_LOCKS = ("locks", "queues", "deadlocks")
 _OF_GRAPH = ("task_count", "edges", "deadlocks", "locks", "left_out")
 
 
@@ -50,8 +46,9 @@ class Debugging:
         add_route(
             Route("/debug/graph", self.graph, "who waits for whom, deadlocks, and whom nobody can wake")
         )
-        for path, (parts, meaning) in _PARTS.items():
-            add_route(Route(path, self._part(parts), meaning))
+        add_route(Route("/debug/threads", threads, "threads: where each stands, what the kernel says of it"))
+        add_route(Route("/debug/pools", pools, "connection pools and executors: who has what, who waits"))
+        add_route(Route("/debug/locks", self.locks, "locks and queues that somebody waits for, and who"))
         add_route(Route("/debug/snapshot", self.whole, "all of it at once: ?limit=1000"))
         add_route(Route("/debug/diagnose", diagnose, "what is wrong, by whom, and what helps"))
 
@@ -79,17 +76,25 @@ class Debugging:
         """Tell everything."""
         return json_response(self._look(max_tasks=_limit(request)).to_data())
 
-    def _part(self, names: tuple[str, ...]) -> Callable[[Request], Response]:
-        def answer(request: Request) -> Response:
-            with_threads = "threads" in names
-            seen = self._look(max_tasks=_limit(request), with_threads=with_threads)
-            return json_response(_chosen(seen.to_data(), names))
-
-        return answer
+    def locks(self, request: Request) -> Response:
+        """Tell of locks and queues."""
+        seen = self._look(max_tasks=_limit(request), with_threads=False)
+        return json_response(_chosen(seen.to_data(), _OF_LOCKS))
 
     def _look(self, **options: Any) -> Snapshot:
         with self._turn:
             return self._take(**options)
+
+
+def threads(request: Request) -> Response:
+    """Tell of threads."""
+    seen = snapshot.take_levels(with_threads=True)
+    return json_response(_chosen(seen.to_data(), ("threads",)) | {"loops": loops_now()})
+
+
+def pools(request: Request) -> Response:
+    """Tell of connection pools and executors."""
+    return json_response(_chosen(snapshot.take_levels().to_data(), ("pools", "executors")))
 
 
 def diagnose(request: Request) -> Response:

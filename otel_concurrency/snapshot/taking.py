@@ -208,13 +208,16 @@ class _Taking:
         return self._try("threads", lambda: live_threads(loops), ())
 
     def take_levels(self) -> Snapshot:
-        """Ask how full executors and connection pools are, and nothing else."""
+        """Ask how full executors and connection pools are, and look at threads if that is wanted."""
         began_ns, began_unix_ns = time.monotonic_ns(), time.time_ns()
+        timed = [loop for loop in self._asked("event loops", SOURCES.loops) if loop.is_running]
+        threads = self._threads(timed)
         executors, pools = self._executors(), tuple(self._pools())
         return Snapshot(
             taken_unix_ns=began_unix_ns,
             pid=os.getpid(),
             python=platform.python_version(),
+            threads=threads,
             executors=executors,
             pools=pools,
             troubles=tuple(self._troubles),
@@ -267,6 +270,10 @@ def take(*, max_tasks: int = MAX_TASKS, with_threads: bool = True) -> Snapshot:
     return _taker.take(max_tasks, with_threads)
 
 
-def take_levels() -> Snapshot:
-    """Look only how full executors and connection pools are: quick, however many tasks there are."""
-    return _Taking(Memory(), 0, False).take_levels()
+def take_levels(*, with_threads: bool = False) -> Snapshot:
+    """Look only how full executors and connection pools are: quick, however many tasks there are.
+
+    Args:
+        with_threads: Whether threads are told, too.
+    """
+    return _Taking(Memory(), 0, with_threads).take_levels()
