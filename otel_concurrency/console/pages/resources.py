@@ -38,7 +38,7 @@ def _list(request: Request, shown: list[Shared]) -> Markup:
         row(
             it.kind,
             it.service,
-            link(address.to("/graph", service=it.service, q=it.name), it.name or "(no name)"),
+            link(address.to("/graph", service=it.service, q=it.search), it.name or "(no name)"),
             number(amount(it.used) if it.used is not None else ""),
             number(amount(it.limit) if it.limit is not None else ""),
             tag("td", _bar(it.share), class_="bar", title=percent(it.share)),

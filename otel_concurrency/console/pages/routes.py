@@ -28,12 +28,14 @@ class Route:
         title: What it is called.
         key: The key after `g` that leads there.
         page: Makes it.
+        is_live: Whether it changes though nothing is received: programs are asked.
     """
 
     path: str
     title: str
     key: str
     page: Page
+    is_live: bool = False
 
 
 ROUTES = (
@@ -43,8 +45,8 @@ ROUTES = (
     Route("/timeline", "Timeline", "i", timeline_page),
     Route("/tasks", "Tasks", "k", tasks_page),
     Route("/resources", "Resources", "r", resources_page),
-    Route("/graph", "Await graph", "a", graph_page),
-    Route("/threads", "Threads", "h", threads_page),
+    Route("/graph", "Await graph", "a", graph_page, is_live=True),
+    Route("/threads", "Threads", "h", threads_page, is_live=True),
     Route("/logs", "Logs", "l", logs_page),
     Route("/metrics", "Metrics", "m", metrics_page),
 )
@@ -56,6 +58,11 @@ def page_at(path: str) -> Page:
     if path.startswith(TRACE):
         return trace_page
     return next((route.page for route in ROUTES if route.path == path), _no_page)
+
+
+def is_live(path: str) -> bool:
+    """Tell whether the page of a path changes though nothing is received."""
+    return any(route.is_live for route in ROUTES if route.path == path)
 
 
 def title_at(path: str) -> str:

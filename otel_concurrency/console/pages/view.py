@@ -11,11 +11,11 @@ from typing import Any, TypeAlias
 
 from nicegui import events, run, ui
 
+from otel_concurrency.console.pages import routes
 from otel_concurrency.console.pages.address import Address
 from otel_concurrency.console.pages.blocks import Block, Chart, Html, Links, Request
 from otel_concurrency.console.pages.frame import bar, foot, menu
 from otel_concurrency.console.pages.markup import empty, tag
-from otel_concurrency.console.pages.routes import page_at, title_at
 from otel_concurrency.console.queries.services import processes
 from otel_concurrency.console.store import Store, StoreError
 
@@ -99,8 +99,9 @@ class View:
         if not is_first and (self._is_hidden or self._address.is_paused or now < self._next_at):
             return
         version = self._read_version()
+        is_live = routes.is_live(self._address.path)
         is_late = now >= self._next_at + IDLE_REFRESH_S - REFRESH_S and not self._address.is_fixed
-        if not is_first and version == self._version and not is_late:
+        if not (is_first or is_live or is_late) and version == self._version:
             return
         self._version = version
         await self._show()
@@ -130,7 +131,7 @@ class View:
         self._draw(blocks)
         counts = self._source.store.counts()
         self._foot.set_content(foot(counts, took, now_ns, is_paused=address.is_paused))
-        ui.run_javascript(f"window.consoleShown && consoleShown({json.dumps(title_at(address.path))})")
+        ui.run_javascript(f"window.consoleShown && consoleShown({json.dumps(routes.title_at(address.path))})")
 
     def _make(self, address: Address) -> tuple[list[Block], str, int]:
         """Ask the store and make the blocks; in a thread, since it may take its time."""
@@ -138,15 +139,15 @@ class View:
         scope = address.scope(now_ns)
         source = self._source
         try:
-            top = bar(address, title_at(address.path), scope, processes(source.store))
+            top = bar(address, routes.title_at(address.path), scope, processes(source.store))
             request = Request(source.store, address, scope, source.links, source.endpoint)
-            return page_at(address.path)(request), top, now_ns
+            return routes.page_at(address.path)(request), top, now_ns
         except StoreError:
             return [Html(empty("The store was closed"))], "", now_ns
         except Exception as error:
             _LOG.exception("the page %s failed", address.path)
             told = empty("This page failed", "The console's log tells more: ", tag("code", repr(error)[:500]))
-            return [Html(told)], bar(address, title_at(address.path), scope, ()), now_ns
+            return [Html(told)], bar(address, routes.title_at(address.path), scope, ()), now_ns
 
     def _draw(self, blocks: Sequence[Block]) -> None:
         """Change what differs; build all anew where the page is made of other things than before."""

@@ -21,6 +21,7 @@ class Shared:
         kind: `lock`, `queue`, `db pool`, `executor`, `http client`.
         service: Whose.
         name: What it is called.
+        search: The part of the name by which programs know it, too.
         used: How much of it is in use; none where that is not told.
         limit: How much there is; none without a limit, or where it is not told.
         waiters: How many wait for it now.
@@ -32,6 +33,7 @@ class Shared:
     kind: str
     service: str
     name: str
+    search: str = ""
     used: float | None = None
     limit: float | None = None
     waiters: float | None = None
@@ -116,9 +118,10 @@ def _of(reader: Reader, scope: Scope, source: _Source) -> list[Shared]:
     found: dict[tuple[str, tuple[str, ...]], Shared] = {}
 
     def line(service: str, labels: tuple[str, ...]) -> Shared:
-        name = " ".join(label for label in labels if label)
+        told = [label for label in labels if label]
         metric = source.waits or source.plain
-        return found.setdefault((service, labels), Shared(source.kind, service, name, metric=metric))
+        new = Shared(source.kind, service, " ".join(told), told[-1] if told else "", metric=metric)
+        return found.setdefault((service, labels), new)
 
     if source.used:
         metric, key, wanted = source.used
