@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -75,6 +76,8 @@ def run(options: argparse.Namespace, stop: StopRequest) -> int:
         say("The console started, and went away again.")
         return 1
     stop.check()
+    if told := elsewhere(command[0], os.environ.get("PATH")):
+        say(told)
     environment = instrumented(os.environ, running.settings, command, is_live=options.live)
     endpoint = environment["OTEL_EXPORTER_OTLP_ENDPOINT"]
     if endpoint not in (running.settings.http_endpoint, running.settings.grpc_endpoint):
@@ -110,6 +113,15 @@ def instrumented(
     if "OTEL_EXPORTER_OTLP_ENDPOINT" in environ:
         del wanted["OTEL_EXPORTER_OTLP_PROTOCOL"]  # the two belong together
     return wanted | dict(environ)
+
+
+def elsewhere(program: str, path: str | None) -> str:
+    """Return a warning where a bare `python` is another one than ours: it will not find us. Else nothing."""
+    found = shutil.which(program, path=path) if program in ("python", "python3") else None
+    ours = Path(sys.executable)
+    if found is None or Path(found).parent == ours.parent or os.path.samefile(found, ours):
+        return ""
+    return f"{program} is {found}, which may lack otel-concurrency; it is installed for {ours}"
 
 
 def service_name(command: Sequence[str]) -> str:

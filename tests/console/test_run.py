@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from otel_concurrency.commands.run import instrumented, service_name
+from otel_concurrency.commands.run import elsewhere, instrumented, service_name
 from otel_concurrency.console import registry
 from otel_concurrency.console.settings import ConsoleSettings
 
@@ -198,6 +198,23 @@ def test_what_the_user_set_stands(
     assert seen.get("OTEL_EXPORTER_OTLP_PROTOCOL") == protocol
     assert seen.get("OTEL_SERVICE_NAME") == name
     assert "OTEL_PYTHON_CONCURRENCY_HTTP_PORT" not in seen
+
+
+def test_a_python_of_another_place_is_told_of(tmp_path: Path) -> None:
+    other = tmp_path / "python"
+    other.write_text("")
+    other.chmod(0o755)
+    ours = Path(sys.executable)
+    assert elsewhere("python", str(tmp_path)) == (
+        f"python is {other}, which may lack otel-concurrency; it is installed for {ours}"
+    )
+    same = tmp_path / "same"
+    same.mkdir()
+    (same / "python3").symlink_to(ours)
+    assert elsewhere("python3", str(same)) == ""
+    assert elsewhere("python3", str(ours.parent)) == ""
+    assert elsewhere(str(other), str(tmp_path)) == ""
+    assert elsewhere("python", str(tmp_path / "empty")) == ""
 
 
 @pytest.mark.parametrize(
