@@ -1,7 +1,7 @@
 """What `otel_concurrency.timed` costs a call: of a function, a coroutine, an asynchronous generator's item.
 
 Each is called as it is, timed with nobody counting, and timed with exemplars kept. What is told is the
-fastest of several rounds, less the same of the bare function's.
+fastest of several rounds, less the same of the bare function's, in CPU time: nothing here waits.
 """
 
 from __future__ import annotations
@@ -50,20 +50,20 @@ async def items(count: int) -> AsyncIterator[int]:
 
 def call(called: Callable[[], Any], calls: int) -> float:
     """Return ns a call."""
-    began_ns = time.perf_counter_ns()
+    began_ns = time.thread_time_ns()
     for _ in range(calls):
         called()
-    return (time.perf_counter_ns() - began_ns) / calls
+    return (time.thread_time_ns() - began_ns) / calls
 
 
 def await_each(called: Callable[[], Any], calls: int) -> float:
     """Return ns a call that is awaited."""
 
     async def main() -> float:
-        began_ns = time.perf_counter_ns()
+        began_ns = time.thread_time_ns()
         for _ in range(calls):
             await called()
-        return (time.perf_counter_ns() - began_ns) / calls
+        return (time.thread_time_ns() - began_ns) / calls
 
     return asyncio.run(main())
 
@@ -72,10 +72,10 @@ def exhaust(called: Callable[[int], Any], calls: int) -> float:
     """Return ns an item."""
 
     async def main() -> float:
-        began_ns = time.perf_counter_ns()
+        began_ns = time.thread_time_ns()
         async for _ in called(calls):
             pass
-        return (time.perf_counter_ns() - began_ns) / calls
+        return (time.thread_time_ns() - began_ns) / calls
 
     return asyncio.run(main())
 

@@ -42,8 +42,8 @@ class Report:
     @property
     def status(self) -> Status:
         """The worst of all."""
-        found = [check.status for section in self.sections for check in section.checks]
-        return max(found, key=STATUSES.index, default="ok")
+        found = {check.status for section in self.sections for check in section.checks}
+        return next((status for status in reversed(STATUSES) if status in found), STATUSES[0])
 
     def to_data(self) -> dict[str, Any]:
         """Return plain dicts and lists."""
