@@ -1,7 +1,7 @@
-"""OTLP for spans, written straight into bytes: what upstream's encoder makes, at a tenth of its time.
+"""OTLP for spans, written straight into bytes: what upstream's encoder makes, at a sixth of its time.
 
 Upstream builds a protobuf object for every attribute of every span, and hashes the resource for each of them
-(`opentelemetry/exporter/otlp/proto/common`, 1.45): about 25 µs of pure Python a span, for which its
+(`opentelemetry/exporter/otlp/proto/common`, 1.45): 43 µs of pure Python for a server span, for which its
 thread keeps the GIL from the event loop. Most attributes have been seen before, so their bytes are kept.
 Whatever is unusual about a span (events, links, a trace state, something dropped, a value that cannot be
 encoded) goes through upstream's encoder, so nothing is told differently. Field numbers:
