@@ -1,4 +1,4 @@
-"""Requests ask another service, which answers ten times as slowly from some moment on.
+"""Requests ask another service, which answers twenty times as slowly from some moment on.
 
 You will see: `io_wait`, as information: the loop has nothing to do meanwhile.
 """
@@ -10,7 +10,7 @@ import time
 
 from running import run
 
-FAST_S, SLOW_S = 0.01, 0.1
+FAST_S, SLOW_S = 0.01, 0.2
 
 
 async def main() -> None:
@@ -31,10 +31,11 @@ async def main() -> None:
     async def keep_asking(port: int) -> None:
         while time.monotonic() - began < 8:
             await asyncio.create_task(handle(port))
+            await asyncio.sleep(0.1)
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    await asyncio.gather(*(keep_asking(port) for _ in range(20)))
+    await asyncio.gather(*(keep_asking(port) for _ in range(40)))
     server.close()
 
 

@@ -87,7 +87,7 @@ def test_only_a_short_window_asks_to_come_sooner(window_s: float, pace_s: float 
 
 
 def test_at_the_end_what_happened_is_told_and_everything_closed() -> None:
-    judge, board, heard, now, _ = engine(FAILED)
+    judge, _, heard, now, _ = engine(FAILED)
     judge.tick()
     now[0] = 1.0
     judge.finish()
@@ -95,7 +95,7 @@ def test_at_the_end_what_happened_is_told_and_everything_closed() -> None:
 
 
 def test_at_the_end_a_short_time_does_not_say_what_is_so() -> None:
-    judge, board, heard, now, _ = engine(BUSY, BUSY, BUSY)
+    judge, _, heard, now, _ = engine(BUSY, BUSY, BUSY)
     for second in (0, 10, 20, 24):
         now[0] = float(second)
         judge.tick()
@@ -104,7 +104,7 @@ def test_at_the_end_a_short_time_does_not_say_what_is_so() -> None:
 
 
 def test_our_trouble_ends_the_diagnosis_and_nothing_else(caplog: pytest.LogCaptureFixture) -> None:
-    judge, board, heard, now, meter = engine()
+    judge, board, heard, now, _ = engine()
     judge.tick()
     now[0] = 10.0
     with caplog.at_level(logging.ERROR):
@@ -118,7 +118,7 @@ def test_our_trouble_ends_the_diagnosis_and_nothing_else(caplog: pytest.LogCaptu
 
 
 def test_a_forked_child_begins_anew() -> None:
-    judge, board, heard, now, meter = engine(FAILED, FAILED)
+    judge, board, _, now, _ = engine(FAILED, FAILED)
     judge.tick()
     now[0] = 10.0
     judge.tick()
