@@ -42,8 +42,12 @@ class Report:
     @property
     def status(self) -> Status:
         """The worst of all."""
-        found = {check.status for section in self.sections for check in section.checks}
-        return next((status for status in reversed(STATUSES) if status in found), STATUSES[0])
+        worst: Status = "ok"
+        for section in self.sections:
+            for check in section.checks:
+                if STATUSES.index(check.status) > STATUSES.index(worst):
+                    worst = check.status
+        return worst
 
     def to_data(self) -> dict[str, Any]:
         """Return plain dicts and lists."""
