@@ -12,7 +12,7 @@ help:
 	@echo 'make check         formatting, lint and types'
 	@echo 'make bench         what we cost, beside bare Python and upstream (ARGS=--quick)'
 	@echo 'make conformance   the tests of CPython and of pools with us and without us (ARGS=--short)'
-	@echo 'make stack         build the real collector, Jaeger and Prometheus for the tests marked `stack`'
+	@echo 'make stack         build the real collector, Jaeger, Prometheus, Loki for the tests marked `stack`'
 
 demo:
 	@$(DEV) --extra demo -- otel-concurrency demo $(ARGS)

@@ -1,7 +1,7 @@
 """What a service's callers notice when the backend is away, slow, or its collector stands still: latencies.
 
-A FastAPI service exports to a real agent (`collector-config/agent.yaml`), that one to a real Jaeger
-and Prometheus; between agent and Jaeger stands a relay that can be closed and slowed down. Requests come
+A FastAPI service exports to a real agent (`collector-config/agent.yaml`), that one to a real Jaeger,
+Prometheus and Loki; between agent and Jaeger stands a relay that can be closed and slowed down. Requests come
 at a fixed rate. Conditions take turns, round by round.
 """
 
@@ -158,7 +158,7 @@ def _agent(
         "AGENT_QUEUE_FOLDER": str(folder / "queue"),
         "TRACES_ENDPOINT": traces,
         "PROMETHEUS_URL": endpoints["prometheus"],
-        "AGENT_LOGS": "[debug/logs]",
+        "LOKI_URL": endpoints["loki"],
     }
     command = [str(binary_path(RECIPES[0], stack_folder())), f"--config={CONFIGURATION / 'agent.yaml'}"]
     with (folder / "agent.log").open("wb") as log:

@@ -1,4 +1,4 @@
-"""`otel-concurrency stack`: collector, Jaeger and Prometheus on this machine, without Docker."""
+"""`otel-concurrency stack`: collector, Jaeger, Prometheus and Loki on this machine, without Docker."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 NOT_RUNNING = 3
 
 DESCRIPTION = """\
-The real backend without Docker: OpenTelemetry Collector, Jaeger v2 and Prometheus, with the
+The real backend without Docker: OpenTelemetry Collector, Jaeger v2, Prometheus and Loki, with the
 configuration that docker-compose.yml runs.
 
     otel-concurrency stack up             build what is missing, start all, and say where they are
@@ -35,8 +35,8 @@ configuration that docker-compose.yml runs.
     otel-concurrency stack down
     otel-concurrency stack run -- CMD …   start, run a command that exports to it, stop; its exit status
 
-It is built once, from the Go module proxy: that needs Go 1.26, some 10 minutes on two cores and 6 GiB, of
-which 0.2 GiB stay in $OTEL_CONCURRENCY_CACHE (default ~/.cache/otel-concurrency). Everything listens on
+It is built once, from the Go module proxy: that needs Go 1.26, some 20 minutes on two cores and 10 GiB, of
+which 0.5 GiB stay in $OTEL_CONCURRENCY_CACHE (default ~/.cache/otel-concurrency). Everything listens on
 loopback, on the usual ports where those are free. Progress goes to standard error; standard output is for
 machines. The user interfaces of Jaeger and Prometheus are in no Go module: what is there are their APIs.
 """
@@ -46,7 +46,7 @@ def add_to(commands: Any) -> None:
     """Add the command's parser."""
     parser = commands.add_parser(
         "stack",
-        help="build, start and stop collector, Jaeger and Prometheus without Docker",
+        help="build, start and stop collector, Jaeger, Prometheus and Loki without Docker",
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

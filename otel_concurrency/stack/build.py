@@ -87,12 +87,17 @@ def _build_module(recipe: Recipe, go: Go) -> Path:
         shutil.rmtree(unfinished, ignore_errors=True)
         shutil.copytree(downloaded, unfinished, symlinks=True)
         unfinished.rename(source)
+    for replaced in recipe.dropped:
+        what = f"{recipe.name}: taking the released {replaced}"
+        go.run(what, "mod", "edit", f"-dropreplace={replaced}", cwd=source, log=log)
     return _compile(recipe, go, source, recipe.package, log)
 
 
 def _compile(recipe: Recipe, go: Go, source: Path, package: str, log: Path) -> Path:
     compiled = go.work / "compiled" / recipe.name
-    options = ["-trimpath", "-mod=readonly", f"-tags={recipe.tags}", f"-ldflags={recipe.ldflags}"]
+    # A module that takes the place of a folder is not in go.sum yet; Go's checksum database knows it.
+    mode = "-mod=mod" if recipe.dropped else "-mod=readonly"
+    options = ["-trimpath", mode, f"-tags={recipe.tags}", f"-ldflags={recipe.ldflags}"]
     # Modules are downloaded as the compiler meets them: go.mod lists many that this package never imports.
     what = f"{recipe.name}: downloading and compiling"
     go.run(what, "build", "-p", str(COMPILERS), *options, "-o", str(compiled), package, cwd=source, log=log)

@@ -46,7 +46,7 @@ def build_key(recipe: Recipe, manifest: Path = MANIFEST) -> str:
 
     Two checkouts with different pins can then share one cache, and an edited manifest is a new build.
     """
-    parts = [repr(recipe), platform.system(), platform.machine()]
+    parts = [repr(recipe), platform.system(), platform.machine(), *recipe.dropped]
     if not recipe.package:  # written by the builder from the manifest
         parts.append(_without_comments(manifest.read_text(encoding="utf-8")))
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]

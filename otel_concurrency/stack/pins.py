@@ -6,7 +6,7 @@ compares all three.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 COLLECTOR = "0.162.0"
 
@@ -19,12 +19,13 @@ JAEGER_MODULE = "1.76.0"
 PROMETHEUS = "3.15.0"
 PROMETHEUS_MODULE = "0.315.0"
 
+LOKI = "3.7.8"
+
 # Only in docker-compose.yml. The tests run Debian's packages of these two.
 REDIS = "7.0.15"
 POSTGRES = "15.14"
 
-# Only in docker-compose.yml: nothing builds them here.
-LOKI = "3.7.8"
+# Only in docker-compose.yml: it is no Go module that could be built.
 GRAFANA = "12.3.0"
 
 
@@ -40,6 +41,8 @@ class Recipe:
         package: Package to compile, relative to the module; empty where the builder writes it.
         tags: Go build tags.
         ldflags: Linker flags; `-s -w` leaves out symbols and debug information, which halves the file.
+        dropped: Modules that its go.mod replaces by a folder of the repository, which the module proxy leaves
+            out; the release that its go.mod requires takes the place.
     """
 
     name: str
@@ -49,6 +52,7 @@ class Recipe:
     package: str = ""
     tags: str = ""
     ldflags: str = "-s -w"
+    dropped: tuple[str, ...] = field(default=(), repr=False)  # the build key adds it where there is one
 
 
 RECIPES = (
@@ -80,5 +84,15 @@ RECIPES = (
         JAEGER_MODULE,
         package="./cmd/jaeger",
         ldflags=f"-s -w -X github.com/jaegertracing/jaeger/internal/version.latestVersion=v{JAEGER}",
+    ),
+    Recipe(
+        "loki",
+        LOKI,
+        "github.com/grafana/loki/v3",
+        LOKI,
+        package="./cmd/loki",
+        tags="netgo",
+        ldflags=f"-s -w -X github.com/grafana/loki/v3/pkg/util/build.Version={LOKI}",
+        dropped=("github.com/grafana/loki/pkg/push",),
     ),
 )

@@ -25,6 +25,8 @@ USUAL_PORTS = {
     "jaeger_grpc": 16685,
     "jaeger_health": 13134,
     "prometheus": 9090,
+    "loki": 3100,
+    "loki_grpc": 9096,
 }
 """Where people look for them, by name."""
 
@@ -62,6 +64,7 @@ def endpoints(ports: Ports) -> dict[str, str]:
         "jaeger": url(ports["jaeger_http"]),
         "jaeger_otlp": f"{LOOPBACK}:{ports['jaeger_otlp']}",
         "prometheus": url(ports["prometheus"]),
+        "loki": url(ports["loki"]),
     }
 
 
@@ -101,6 +104,20 @@ PROGRAMS = (
         ready_urls=lambda ports: (url(ports["prometheus"], "/-/ready"),),
     ),
     Program(
+        "loki",
+        arguments=lambda ports, data: [
+            f"-config.file={CONFIGURATION / 'loki.yaml'}",
+            "-config.expand-env=true",
+        ],
+        environ=lambda ports, data: {
+            "LOKI_HOST": LOOPBACK,
+            "LOKI_PORT": str(ports["loki"]),
+            "LOKI_GRPC_PORT": str(ports["loki_grpc"]),
+            "LOKI_FOLDER": str(data),
+        },
+        ready_urls=lambda ports: (url(ports["loki"], "/ready"),),
+    ),
+    Program(
         "otelcol",
         arguments=lambda ports, data: [f"--config={CONFIGURATION / 'agent.yaml'}"],
         environ=lambda ports, data: {
@@ -111,8 +128,7 @@ PROGRAMS = (
             "AGENT_QUEUE_FOLDER": str(data / "queue"),
             "TRACES_ENDPOINT": f"{LOOPBACK}:{ports['jaeger_otlp']}",
             "PROMETHEUS_URL": url(ports["prometheus"]),
-            # Loki is not built here; what the debug exporter prints has the ids, too.
-            "AGENT_LOGS": "[debug/logs]",
+            "LOKI_URL": url(ports["loki"]),
         },
         ready_urls=lambda ports: (url(ports["collector_health"], "/"),),
     ),

@@ -21,7 +21,7 @@ class State:
     Attributes:
         folder: Holds the state file, the logs and the programs' data.
         endpoints: Addresses by name: `otlp_grpc`, `otlp_http`, `jaeger`, `jaeger_otlp`,
-            `prometheus`.
+            `prometheus`, `loki`.
         ready_urls: For each program, what answers 200 while it is ready.
         processes: In the order they were started.
         owner: Process that the stack belongs to, or `None` if it is to outlive the command.
@@ -50,7 +50,7 @@ class State:
             "STACK_OTLP_HTTP": self.endpoints["otlp_http"],
             "STACK_JAEGER": self.endpoints["jaeger"],
             "STACK_PROMETHEUS": self.endpoints["prometheus"],
-            "STACK_COLLECTOR_LOG": str(self.log("otelcol")),
+            "STACK_LOKI": self.endpoints["loki"],
         }
 
     def write(self) -> None:

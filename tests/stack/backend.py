@@ -1,9 +1,8 @@
-"""What tests ask the running stack: spans of Jaeger, series of Prometheus, records in the collector's log."""
+"""What tests ask the running stack: spans of Jaeger, series of Prometheus, records of Loki."""
 
 from __future__ import annotations
 
 import json
-import re
 import time
 import urllib.error
 import urllib.parse
@@ -61,11 +60,12 @@ class Exemplar:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A log record as the collector's debug exporter prints it."""
+    """A log record as Loki returns it; `labels` holds its stream's and the record's own."""
 
     body: str
     trace_id: str
     span_id: str
+    labels: dict[str, str] = field(default_factory=dict, compare=False)
 
 
 class Backend:
@@ -137,10 +137,24 @@ class Backend:
         ]
 
     def records(self, trace_id: str) -> list[Record]:
-        """Return the log records of a trace in the collector's output."""
-        text = self.state.log("otelcol").read_text(encoding="utf-8", errors="replace")
+        """Return the log records of a trace, the oldest first."""
+        return self.lines(f'{{service_name=~".+"}} | trace_id="{trace_id}"')
+
+    def lines(self, query: str) -> list[Record]:
+        """Return what a query of logs finds in the last hour, the oldest first."""
+        now_ns = time.time_ns()
+        asked = {
+            "query": query,
+            "start": now_ns - 3600 * 10**9,
+            "end": now_ns + 60 * 10**9,
+            "limit": 5000,
+            "direction": "forward",
+        }
+        streams = self._get("loki", "/loki/api/v1/query_range", asked)["data"]["result"]
+        found = [(int(at), line, one["stream"]) for one in streams for at, line in one["values"]]
         return [
-            record for record in map(_record, text.split("LogRecord #")[1:]) if record.trace_id == trace_id
+            Record(line, labels.get("trace_id", ""), labels.get("span_id", ""), labels)
+            for _, line, labels in sorted(found, key=lambda one: one[0])
         ]
 
     def _trace(self, trace_id: str) -> dict[str, Any] | None:
@@ -219,14 +233,4 @@ def _series(row: dict[str, Any]) -> Series:
     buckets = len(histogram.get("buckets", []))
     return Series(
         row["metric"], count=float(histogram["count"]), sum=float(histogram["sum"]), buckets=buckets
-    )
-
-
-def _record(text: str) -> Record:
-    def found(name: str, pattern: str) -> str:
-        match = re.search(rf"^{name}: {pattern}$", text, re.MULTILINE)
-        return match[1] if match else ""
-
-    return Record(
-        found("Body", r"Str\((.*)\)"), found("Trace ID", r"([0-9a-f]*)"), found("Span ID", r"([0-9a-f]*)")
     )

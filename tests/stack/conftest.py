@@ -1,4 +1,4 @@
-"""The real collector, Jaeger and Prometheus, started once a test session.
+"""The real collector, Jaeger, Prometheus and Loki, started once a test session.
 
 Leans on `otel_concurrency/stack`, the machinery behind `otel-concurrency stack`: people start the same.
 """
@@ -28,7 +28,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     Here and not in the fixture: pytest folds what skips at the same place into one line.
     """
     if item.get_closest_marker("stack") and missing_binaries(stack_folder()):
-        pytest.skip("needs the real collector, Jaeger and Prometheus; once: scripts/stack build")
+        pytest.skip("needs the real collector, Jaeger, Prometheus and Loki; once: scripts/stack build")
 
 
 @pytest.fixture(scope="session")

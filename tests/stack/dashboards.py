@@ -32,6 +32,17 @@ def panels(board: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield panel
 
 
+def log_queries() -> list[tuple[str, str]]:
+    """Return where a query of Loki stands, and the query."""
+    return [
+        (f"{path.stem}: {panel['title']}", target["expr"])
+        for path in DASHBOARDS
+        for panel in panels(json.loads(path.read_text(encoding="utf-8")))
+        for target in panel.get("targets", [])
+        if panel["datasource"]["type"] == "loki"
+    ]
+
+
 def source(kind: str) -> dict[str, Any]:
     """Return the `jsonData` of a data source of Grafana's."""
     loaded = yaml.safe_load((CONFIGURATION / "grafana-datasources.yaml").read_text(encoding="utf-8"))

@@ -28,7 +28,7 @@ class Answer(http.server.BaseHTTPRequestHandler):
     def log_message(self, *arguments):
         pass
 
-prefix = {{"otelcol": "AGENT_", "jaeger": "JAEGER_"}}.get(name, "nothing")
+prefix = {{"otelcol": "AGENT_", "jaeger": "JAEGER_", "loki": "LOKI_"}}.get(name, "nothing")
 ports = [int(value) for key, value in os.environ.items() if key.startswith(prefix) and key.endswith("_PORT")]
 ports += [int(one.rpartition(":")[2]) for one in sys.argv if one.startswith("--web.listen-address=")]
 servers = [http.server.ThreadingHTTPServer(("127.0.0.1", port), Answer) for port in ports]
@@ -53,6 +53,8 @@ elif arguments[0] == "install":
     builder.chmod(0o755)
 elif arguments[:2] == ["mod", "download"]:
     pathlib.Path(os.environ["GOMODCACHE"], arguments[2]).mkdir(parents=True, exist_ok=True)
+elif arguments[:2] == ["mod", "edit"]:
+    pass
 elif arguments[0] == "build":
     if arguments[-1] == os.environ.get("FAKE_GO"):
         sys.exit("undefined: surprise")

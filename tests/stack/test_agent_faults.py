@@ -77,7 +77,7 @@ class Agent:
             "AGENT_HTTP_PORT": str(self.http),
             "AGENT_HEALTH_PORT": str(self._health),
             "AGENT_QUEUE_FOLDER": str(self._folder / "queue"),
-            "AGENT_LOGS": "[debug/logs]",
+            "LOKI_URL": self._backend.endpoints["loki"],
             "TRACES_ENDPOINT": self._backend.endpoints["jaeger_otlp"],
             "PROMETHEUS_URL": self._backend.endpoints["prometheus"],
             **more,
@@ -229,11 +229,11 @@ def test_a_slow_backend_slows_nobody_down(backend: Backend, tmp_path: Path) -> N
 @pytest.mark.scenario
 @pytest.mark.timeout(300)
 def test_an_outage_of_a_minute_under_load_loses_nothing(backend: Backend, tmp_path: Path) -> None:
-    """Jaeger and Prometheus away, the agent killed in the middle of it."""
+    """Jaeger, Prometheus and Loki all away, the agent killed in the middle of it."""
     agent = Agent(backend, tmp_path)
     taken: list[str] = []
     with nobody() as away:
-        gone = {"TRACES_ENDPOINT": away, "PROMETHEUS_URL": f"http://{away}"}
+        gone = {"TRACES_ENDPOINT": away, "PROMETHEUS_URL": f"http://{away}", "LOKI_URL": f"http://{away}"}
         for _ in range(2):
             with agent.running(**gone):
                 end = time.monotonic() + 30

@@ -64,6 +64,7 @@ def two_gateways(backend: Backend, folder: Path) -> Iterator[list[str]]:
                 "GATEWAY_WAIT": "3s",
                 "JAEGER_OTLP_ENDPOINT": backend.endpoints["jaeger_otlp"],
                 "PROMETHEUS_URL": backend.endpoints["prometheus"],
+                "LOKI_URL": backend.endpoints["loki"],
             }
             (folder / name).mkdir()
             running.enter_context(collector("gateway", folder / name, health, settings))

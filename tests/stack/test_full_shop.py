@@ -89,6 +89,7 @@ def _collectors(backend: Backend, folder: Path, running: ExitStack) -> dict[str,
         "GATEWAY_METRICS_INTERVAL": "1s",
         "JAEGER_OTLP_ENDPOINT": backend.endpoints["jaeger_otlp"],
         "PROMETHEUS_URL": backend.endpoints["prometheus"],
+        "LOKI_URL": backend.endpoints["loki"],
     }
     running.enter_context(collector("gateway", folder, gateway_health, gateway))
     agent = {
@@ -96,9 +97,9 @@ def _collectors(backend: Backend, folder: Path, running: ExitStack) -> dict[str,
         "AGENT_HTTP_PORT": str(http),
         "AGENT_HEALTH_PORT": str(health),
         "AGENT_QUEUE_FOLDER": str(folder / "agent-queue"),
-        "AGENT_LOGS": "[debug/logs]",
         "TRACES_ENDPOINT": f"{LOOPBACK}:{gateway_grpc}",
         "PROMETHEUS_URL": backend.endpoints["prometheus"],
+        "LOKI_URL": backend.endpoints["loki"],
     }
     running.enter_context(collector("agent", folder, health, agent))
     return {
@@ -110,7 +111,7 @@ def _collectors(backend: Backend, folder: Path, running: ExitStack) -> dict[str,
 def test_every_receipt_is_mailed_once_in_the_trace_of_its_checkout(
     traffic: Mapping[str, int], backend: Backend
 ) -> None:
-    """From the request through both collectors, Redis and a forked child: one trace."""
+    """From the request through both collectors, Redis and a forked child: one trace, and its line in Loki."""
     receipts = traffic["storefront.send_receipt"]
     mailed = f'celery_task_completed_total{{job="{NAMES["worker"]}",celery_task_name="receipts.mail"}}'
     counted = eventually(
@@ -130,6 +131,12 @@ def test_every_receipt_is_mailed_once_in_the_trace_of_its_checkout(
         (span.name, span.kind) for trace in traces for span in trace if span.service == NAMES["worker"]
     )
     assert ran == {("run/receipts.mail", "consumer"): receipts}
+    trace_id = traces[0][0].trace_id
+    lines = eventually(
+        "the worker's line",
+        lambda: [one for one in backend.records(trace_id) if one.labels["service_name"] == NAMES["worker"]],
+    )
+    assert any(" mailed" in line.body for line in lines)
 
 
 def test_every_reservation_is_a_use_of_a_connection(traffic: Mapping[str, int], backend: Backend) -> None:

@@ -45,6 +45,7 @@ def test_it_keeps_the_traces_that_tell_something_and_measures_all(backend: Backe
         "GATEWAY_METRICS_INTERVAL": "1s",
         "JAEGER_OTLP_ENDPOINT": backend.endpoints["jaeger_otlp"],
         "PROMETHEUS_URL": backend.endpoints["prometheus"],
+        "LOKI_URL": backend.endpoints["loki"],
     }
     with collector("gateway", tmp_path, health, settings):
         provider = TracerProvider(

@@ -11,7 +11,7 @@ import pytest
 
 from otel_concurrency.signals import names
 from tests.stack.backend import Backend, Span, eventually
-from tests.stack.dashboards import expressions, filled_in, rules
+from tests.stack.dashboards import expressions, filled_in, log_queries, rules, source
 from tests.stack.places import TREE
 from tests.stack.shop import REQUESTS, ShopRun, run_shop
 
@@ -178,21 +178,29 @@ def test_an_exemplar_leads_to_its_trace_and_to_its_log_lines(shop: ShopRun, back
     assert ("shop", "POST /checkout", "server") in [(span.service, span.name, span.kind) for span in trace]
     assert exemplar.span_id in {span.span_id for span in trace}
 
-    records = backend.records(exemplar.trace_id)
-    charged = [record for record in records if record.body.startswith("charged customer ")]
+    charged = eventually(
+        "its line in Loki",
+        lambda: [
+            record
+            for record in backend.records(exemplar.trace_id)
+            if record.body.startswith("charged customer ")
+        ],
+    )
     assert [record.span_id for record in charged] == [exemplar.span_id]
 
 
 def test_every_log_line_of_the_shop_is_in_a_trace_that_jaeger_has(shop: ShopRun, backend: Backend) -> None:
     """Each finished checkout logs its charge once, under its own trace id."""
-    charges = [
-        (trace[0].trace_id, record.body)
-        for trace in _checkouts(backend)
-        for record in backend.records(trace[0].trace_id)
-        if record.body.startswith("charged customer ")
-    ]
-    assert len(charges) == shop.traffic["tasks"]["storefront.charge"]["created"]
-    assert len({trace_id for trace_id, _ in charges}) == len(charges)
+    checkouts = {trace[0].trace_id for trace in _checkouts(backend)}
+    charged = shop.traffic["tasks"]["storefront.charge"]["created"]
+    charges = eventually(
+        "every charge in Loki",
+        lambda: backend.lines('{service_name="shop"} |= "charged customer "'),
+        lambda found: len(found) >= charged,
+    )
+    assert len(charges) == charged
+    assert {record.trace_id for record in charges} <= checkouts
+    assert len({record.trace_id for record in charges}) == charged
 
 
 def test_the_services_print_nothing_but_their_own_lines(shop: ShopRun) -> None:
@@ -230,14 +238,6 @@ def test_every_query_in_the_docs_returns_data(shop: ShopRun, backend: Backend) -
     assert [query for query in queries if not backend.series(query)] == []
 
 
-def _checkouts(backend: Backend) -> list[list[Span]]:
-    return [
-        trace
-        for trace in backend.traces("shop")
-        if any(not span.parent_id and span.name == "POST /checkout" for span in trace)
-    ]
-
-
 def test_every_query_of_the_dashboards_and_rules_is_answered(shop: ShopRun, backend: Backend) -> None:
     """With data, or it asks for something that a shop that is well does not have."""
     eventually(
@@ -264,3 +264,46 @@ def test_every_query_of_the_dashboards_and_rules_is_answered(shop: ShopRun, back
         if where not in alerts and not any(reason in expression for reason in EMPTY_WHERE_ALL_IS_WELL)
     ]
     assert not unexplained, "\n".join(f"{where}: {expression}" for where, expression in unexplained)
+
+
+def test_every_query_of_logs_on_a_dashboard_finds_lines(shop: ShopRun, backend: Backend) -> None:
+    """The shop warns of what nobody awaits; that of stalls is asked where there is one, in test_stall.py."""
+    queries = {where: filled_in(query) for where, query in log_queries()}
+    found = {where: len(backend.lines(query)) for where, query in queries.items()}
+    assert {where for where, lines in found.items() if lines == 0} <= {"event-loop: Incidents"}
+    assert found["service-overview: Log"] > 0
+
+
+def test_grafanas_links_lead_from_each_signal_to_the_others(shop: ShopRun, backend: Backend) -> None:
+    """As it builds them from its data sources: each is followed to a real trace, or to real lines."""
+    trace = _checkouts(backend)[0]
+    trace_id = trace[0].trace_id
+
+    to_logs = source("jaeger")["tracesToLogsV2"]
+    of_span = {"service.name": trace[0].service}
+    tags = ", ".join(f'{tag["value"]}="{of_span[tag["key"]]}"' for tag in to_logs["tags"])
+    query = to_logs["query"].replace("$${__tags}", tags).replace("$${__trace.traceId}", trace_id)
+    assert "$" not in query
+    lines = eventually("trace to logs", lambda: backend.lines(query))
+    assert {record.trace_id for record in lines} == {trace_id}
+    assert {record.labels["service_name"] for record in lines} == {"shop"}
+
+    [to_trace] = source("loki")["derivedFields"]
+    assert (to_trace["matcherType"], to_trace["url"]) == ("label", "$${__value.raw}")
+    assert backend.trace(lines[0].labels[to_trace["matcherRegex"]])
+
+    [of_exemplar] = source("prometheus")["exemplarTraceIdDestinations"]
+    [exemplar, *_] = backend.exemplars('asyncio_task_duration_seconds{job="shop"}')
+    assert of_exemplar["name"] == "trace_id"  # what `Exemplar.trace_id` is read from
+    assert backend.trace(exemplar.trace_id)
+
+    to_metrics = source("jaeger")["tracesToMetrics"]
+    assert to_metrics["tags"] == [{"key": "service.name", "value": "job"}]  # as `expressions` fills them in
+
+
+def _checkouts(backend: Backend) -> list[list[Span]]:
+    return [
+        trace
+        for trace in backend.traces("shop")
+        if any(not span.parent_id and span.name == "POST /checkout" for span in trace)
+    ]

@@ -52,6 +52,9 @@ def test_each_program_is_built_from_its_module(tmp_path: Path, go_log: Path) -> 
         "build ./cmd/promtool",
         f"mod github.com/jaegertracing/jaeger@v{pins.JAEGER_MODULE}",
         "build ./cmd/jaeger",
+        f"mod github.com/grafana/loki/v3@v{pins.LOKI}",
+        "mod -dropreplace=github.com/grafana/loki/pkg/push",
+        "build ./cmd/loki",
     ]
     assert missing_binaries(tmp_path / "stack") == []
     assert not (tmp_path / "stack" / "work").exists()
@@ -79,6 +82,7 @@ def test_a_binary_comes_with_a_note_of_what_it_is(tmp_path: Path, go_log: Path) 
         ("prometheus", pins.PROMETHEUS, "go1.26.0"),
         ("promtool", pins.PROMETHEUS, "go1.26.0"),
         ("jaeger", pins.JAEGER, "go1.26.0"),
+        ("loki", pins.LOKI, "go1.26.0"),
     ]
 
 
@@ -98,6 +102,7 @@ def test_a_failed_build_names_the_program_and_goes_on_from_there(
         "prometheus",
         "promtool",
         "jaeger",
+        "loki",
     ]
 
     monkeypatch.delenv("FAKE_GO")
@@ -107,6 +112,7 @@ def test_a_failed_build_names_the_program_and_goes_on_from_there(
         "build ./cmd/prometheus",
         "build ./cmd/promtool",
         "build ./cmd/jaeger",
+        "build ./cmd/loki",
     ]
     assert missing_binaries(tmp_path / "stack") == []
 
@@ -115,8 +121,8 @@ def test_progress_names_every_program(tmp_path: Path, go_log: Path) -> None:
     """Ten silent minutes look like a hang."""
     told: list[str] = []
     build(tmp_path / "stack", told.append)
-    numbered = [line for line in told if " of 4) with go1.26.0" in line]
-    assert [line.split()[0] for line in numbered] == ["otelcol", "prometheus", "promtool", "jaeger"]
+    numbered = [line for line in told if " of 5) with go1.26.0" in line]
+    assert [line.split()[0] for line in numbered] == ["otelcol", "prometheus", "promtool", "jaeger", "loki"]
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from tests.stack.fakes import install_programs
 from tests.stack.places import TREE
 
 SCRIPT = [sys.executable, str(TREE / "scripts" / "stack")]
-STARTED = ["jaeger", "prometheus", "otelcol"]
+STARTED = ["jaeger", "prometheus", "loki", "otelcol"]
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_up_builds_what_is_missing_and_what_it_starts(
     output = capsys.readouterr()
     assert asked == [frozenset(STARTED)]
     assert output.out == ""
-    assert "not built yet: otelcol, prometheus, jaeger." in output.err
+    assert "not built yet: otelcol, prometheus, jaeger, loki." in output.err
     assert output.err.endswith("stack: Go 1.26 or later is needed\n")
 
 
@@ -113,9 +113,9 @@ def test_status_of_nothing(cache: Path) -> None:
     """Each program is named with what is missing, and the status tells scripts."""
     result = run("status")
     assert (result.returncode, result.stderr) == (3, "")
-    programs = ["otelcol", "prometheus", "promtool", "jaeger"]
+    programs = ["otelcol", "prometheus", "promtool", "jaeger", "loki"]
     assert [line.split()[0] for line in result.stdout.splitlines()] == programs
-    assert [line.endswith("not built") for line in result.stdout.splitlines()] == [True] * 4
+    assert [line.endswith("not built") for line in result.stdout.splitlines()] == [True] * 5
 
 
 def test_down_of_nothing_is_no_error(cache: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from tests.e2e.conftest import COMMAND, clean_environ
 from tests.stack.backend import Backend, eventually
+from tests.stack.dashboards import filled_in, log_queries
 
 pytestmark = pytest.mark.stack
 
@@ -52,6 +53,8 @@ def test_a_stall_is_found_by_the_trace_of_its_culprit(backend: Backend, loop: st
         lambda found: len(found) == 2,
     )
     assert len({trace_id for trace_id, _ in told}) == 1
+    incidents = filled_in(dict(log_queries())["event-loop: Incidents"])
+    assert {record.body for _, record in told} <= {record.body for record in backend.lines(incidents)}
     assert "stalls: blocked_call, __main__.handle in time.sleep" in told[0][1].body
     assert "stalled for 0.3" in told[1][1].body
     assert {record.span_id for _, record in told} == {
