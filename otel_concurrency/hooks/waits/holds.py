@@ -74,8 +74,7 @@ class HoldHook:
                 known = holders.get(self)
                 if known is None:
                     holders.put(self, known := [])
-                task = asyncio.current_task()
-                known.append((task if is_shared else _reference(task), now_ns()))
+                known.append((_holder(is_shared), now_ns()))
             return taken
 
         return acquire
@@ -97,9 +96,13 @@ class HoldHook:
         return release
 
 
-def _reference(task: object) -> object:
-    # Who died without a release is not to live on as its holder.
-    return None if task is None else weakref.ref(task)
+def _holder(is_shared: bool) -> object:
+    try:
+        task = asyncio.current_task()
+        # Who died without a release is not to live on as the holder of a lock.
+        return task if is_shared or task is None else weakref.ref(task)
+    except (RuntimeError, TypeError):  # outside of any loop; a task of somebody's own
+        return None
 
 
 def _which(holders: list[_Holder]) -> int:

@@ -135,3 +135,37 @@ def test_what_was_taken_before_us_is_not_guessed(
     hook.remove()
     assert times.read_holds() == []
     assert (vars(asyncio.Lock)["acquire"], vars(asyncio.Lock)["release"]) == before
+
+
+def test_the_holder_of_a_lock_is_known_by_its_task(clock: Clock) -> None:
+    hook = HoldHook(HoldTimes(WaitNames()), lambda it: 0)
+    hook.install()
+
+    async def main() -> None:
+        lock = asyncio.Lock()
+        clock.now_ns = 5 * MS
+        await lock.acquire()
+        assert hook.holders(lock) == [(asyncio.current_task(), 5 * MS)]
+        lock.release()
+        assert hook.holders(lock) == []
+
+    try:
+        asyncio.run(main())
+    finally:
+        hook.remove()
+
+
+def test_a_lock_that_is_taken_outside_of_any_loop_has_no_holder(clock: Clock) -> None:
+    hook = HoldHook(HoldTimes(WaitNames()), lambda it: 0)
+    hook.install()
+    try:
+        loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(loop)
+        lock = asyncio.Lock()
+        with pytest.raises(StopIteration):
+            lock.acquire().send(None)
+        assert hook.holders(lock) == [(None, 0)]
+    finally:
+        hook.remove()
+        asyncio.set_event_loop(None)
+        loop.close()
