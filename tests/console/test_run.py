@@ -21,7 +21,7 @@ from otel_concurrency.console import registry
 from otel_concurrency.console.settings import ConsoleSettings
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals")
-PATIENCE_S = 60.0
+PATIENCE_S = 100.0
 SCRIPTS = Path(sysconfig.get_path("scripts"))
 
 
