@@ -39,7 +39,10 @@ def hold(seconds: float) -> None:
 
 @app.get("/block/{seconds}")
 async def block(seconds: float) -> None:
-    asyncio.get_running_loop().call_later(0.01, hold, seconds)
+    async def later() -> None:
+        await asyncio.sleep(0.01)
+        hold(seconds)
+    app.state.task = asyncio.create_task(later())
 
 @app.get("/break")
 async def break_() -> None:
@@ -147,6 +150,42 @@ def test_a_blocked_program_answers_and_says_where_it_stands(
         assert program.ask("/debug/diagnose")["loops"][0]["frame"].startswith("service.hold (")
         assert program.get("/debug/tasks").status == 200
         assert program.get("/metrics").status == 200
+
+
+@pytest.mark.scenario
+@pytest.mark.parametrize("way", ["block", "spin"])
+def test_a_blocked_program_answers_at_once(way: str, tmp_path: Path, runtime: Path, port: int) -> None:
+    """Within 200 ms, whether its loop waits in a call or computes."""
+    pytest.importorskip("uvicorn")
+    (tmp_path / "service.py").write_text(APP + SPIN)
+    app = f"http://127.0.0.1:{port}"
+    with running(("uvicorn", "--port", str(port), "service:app"), tmp_path, environ(runtime, PORT=0)):
+        eventually("the application", lambda: serves(app))
+        [program] = those_there(runtime)
+        routes = ("/health", "/debug/tasks", "/debug/diagnose")
+        for route in routes:  # what is imported and read for the first time is not what is timed
+            program.ask(route)
+        Program(app).get(f"/{way}/3")
+        eventually("blocked", lambda: program.ask("/health")["loops"][0]["blocked_for_s"] > 0.1)
+        for route in routes:
+            began = time.monotonic()
+            assert "service." in str(program.ask(route)["loops"])
+            assert time.monotonic() - began < 0.2, route
+
+
+SPIN = """
+def compute(seconds: float) -> None:
+    ends = time.monotonic() + seconds
+    while time.monotonic() < ends:
+        sum(range(1000))
+
+@app.get("/spin/{seconds}")
+async def spin(seconds: float) -> None:
+    async def later() -> None:
+        await asyncio.sleep(0.01)
+        compute(seconds)
+    app.state.task = asyncio.create_task(later())
+"""
 
 
 def test_a_program_that_is_told_to_end_is_not_ready(tmp_path: Path, runtime: Path, port: int) -> None:
