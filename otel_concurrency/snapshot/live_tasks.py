@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 TaskState = Literal["running", "scheduled", "waiting"]
 
@@ -25,24 +25,7 @@ WaitKind = Literal[
     "task",
     "future",
 ]
-WAIT_KINDS: tuple[WaitKind, ...] = (
-    "sleep",
-    "timeout",
-    "gather",
-    "wait",
-    "taskgroup",
-    "lock",
-    "semaphore",
-    "condition",
-    "event",
-    "queue",
-    "stream_io",
-    "executor",
-    "db_pool",
-    "http_pool",
-    "task",
-    "future",
-)
+WAIT_KINDS: tuple[WaitKind, ...] = get_args(WaitKind)
 """For what a task waits. `timeout` is a modifier: it is the kind only where nobody can tell what is inside of
 it. A barrier counts as `condition`, `future` is whatever has no better name."""
 
