@@ -36,7 +36,7 @@ configuration that docker-compose.yml runs.
     otel-concurrency stack run -- CMD …   start, run a command that exports to it, stop; its exit status
 
 It is built once, from the Go module proxy: that needs Go 1.26, some 20 minutes on two cores and 10 GiB, of
-which 0.5 GiB stay in $OTEL_CONCURRENCY_CACHE (default ~/.cache/otel-concurrency). Everything listens on
+which 0.4 GiB stay in $OTEL_CONCURRENCY_CACHE (default ~/.cache/otel-concurrency). Everything listens on
 loopback, on the usual ports where those are free. Progress goes to standard error; standard output is for
 machines. The user interfaces of Jaeger and Prometheus are in no Go module: what is there are their APIs.
 """
