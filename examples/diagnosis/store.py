@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import redis.asyncio as redis
 
@@ -14,9 +14,10 @@ async def store(connections: int, answers_after_s: float) -> AsyncIterator[redis
     """Serve, and return a client that waits up to 60 s for one of so many connections."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while await reader.read(4096):
-            await asyncio.sleep(answers_after_s)
-            writer.write(b"+OK\r\n")
+        with suppress(ConnectionError):
+            while await reader.read(4096):
+                await asyncio.sleep(answers_after_s)
+                writer.write(b"+OK\r\n")
         writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)

@@ -65,7 +65,7 @@ class Closer:
         self._take = take
         self._clock = clock
         self._cpu_clock = cpu_clock
-        self._quiet_until_s = 0.0
+        self._quiet_until_s = {True: 0.0, False: 0.0}  # with a cause, and without
         self._patrol_at = 1
         self._windows = 0
         self._cancelled: dict[tuple[int, str], float] = {}
@@ -91,12 +91,12 @@ class Closer:
             has_cause or self._windows >= self._patrol_at
         ):
             return window
-        if now_s < self._quiet_until_s:
+        if now_s < self._quiet_until_s[has_cause]:
             return window
         began_s = self._cpu_clock()
         snapshot = self._take(max_tasks=MAX_TASKS, with_threads=False)
         cost_s = self._cpu_clock() - began_s
-        self._quiet_until_s = now_s + cost_s / (CAUSE_SHARE if has_cause else ROUTINE_SHARE)
+        self._quiet_until_s = {True: now_s + cost_s / CAUSE_SHARE, False: now_s + cost_s / ROUTINE_SHARE}
         self._patrol_at = self._windows + PATROL_WINDOWS
         return self._seen(window, snapshot, serves, now_s)
 

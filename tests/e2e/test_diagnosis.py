@@ -107,7 +107,6 @@ FOUND = {
     "stalls/spin": ("spin", "__main__.wait_for_it", "with nothing to do"),
     "stalls/cpu_in_coroutine": ("loop_cpu_bound", HANDLE, "a step is too long"),
     "diagnosis/too_coarse": ("loop_cpu_bound", HANDLE, "a step is too long"),
-    "diagnosis/too_fine": ("loop_cpu_bound", "__main__.add_up", "too little at a time"),
     "diagnosis/pool_too_small": ("pool_exhausted", HANDLE, "the pool is too small"),
     "diagnosis/held_across_await": ("pool_exhausted", HANDLE, "held across an await of something else"),
     "diagnosis/leaked_connection": ("pool_exhausted", "", "a leak"),
