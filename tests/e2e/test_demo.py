@@ -55,6 +55,7 @@ def test_it_succeeds_and_tells_its_progress(demo: subprocess.CompletedProcess[st
         "sending 30 requests, 4 at a time",
         "waiting for the metrics",
         "stopping the services",
+        "To look at all of it in the browser: otel-concurrency demo --console",
     ]
     assert demo.returncode == 0
 
