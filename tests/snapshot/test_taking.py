@@ -27,8 +27,9 @@ async def taken(**kwargs: Any) -> Snapshot:
 
 
 async def seen_waiting(*coroutines: Any) -> Snapshot:
-    """Let these run until all of them wait, and take a snapshot; they end with it."""
+    """Let these run until all of them wait, and take a snapshot; they end with it, and what they started."""
     tasks = [asyncio.ensure_future(each) for each in coroutines]
+    others = asyncio.all_tasks() - set(tasks)
     for number, task in enumerate(tasks):
         task.set_name(f"waiter {number}")
     try:
@@ -36,9 +37,10 @@ async def seen_waiting(*coroutines: Any) -> Snapshot:
             await asyncio.sleep(0.001)
         return await taken()
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        while left := asyncio.all_tasks() - others:
+            for task in left:
+                task.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
 
 
 def named(snapshot: Snapshot, name: str) -> LiveTask:
