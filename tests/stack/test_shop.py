@@ -276,11 +276,12 @@ def test_every_query_of_logs_on_a_dashboard_finds_lines(shop: ShopRun, backend: 
 
 def test_grafanas_links_lead_from_each_signal_to_the_others(shop: ShopRun, backend: Backend) -> None:
     """As it builds them from its data sources: each is followed to a real trace, or to real lines."""
-    trace = _checkouts(backend)[0]
-    trace_id = trace[0].trace_id
+    charged = eventually("a charge", lambda: backend.lines('{service_name="shop"} |= "charged customer "'))
+    trace_id = charged[0].trace_id
+    [checkout] = [span for span in backend.trace(trace_id) if not span.parent_id]
 
     to_logs = source("jaeger")["tracesToLogsV2"]
-    of_span = {"service.name": trace[0].service}
+    of_span = {"service.name": checkout.service}
     tags = ", ".join(f'{tag["value"]}="{of_span[tag["key"]]}"' for tag in to_logs["tags"])
     query = to_logs["query"].replace("$${__tags}", tags).replace("$${__trace.traceId}", trace_id)
     assert "$" not in query
