@@ -117,7 +117,7 @@ def source_files() -> list[Path]:
     """Return what our package is built from."""
     package = sorted(
         path
-        for folder in ("otel_concurrency", "examples")
+        for folder in ("otel_concurrency", "examples", "collector-config")
         for path in (ROOT / folder).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts and path.suffix not in (".so", ".pyc")
     )
